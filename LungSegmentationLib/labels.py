@@ -1,0 +1,204 @@
+"""The table of ids, names, colors and codes: read from ``Resources/LabelSets`` and from nowhere else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.resources import resource_path
+
+__all__ = ["Code", "LabelSet", "Structure", "load_label_set"]
+
+Color = tuple[int, int, int]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: code value, coding scheme (``SCT``, ``DCM``) and meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One of the things segmented.
+
+    Attributes
+    ----------
+    label
+        Integer in a label map, 1 or more.
+    key
+        Name in files, commands and settings (``lung_right``).
+    name
+        Name that people read (``right lung``).
+    tg263
+        Name after AAPM TG-263 (``Lung_R``).
+    color
+        Red, green, blue, 0–255.
+    category, type, modifier
+        Codes of the segmented property, as in DICOM PS3.3 C.8.20.4.
+    interpreted_type
+        RT ROI Interpreted Type (DICOM PS3.3 C.8.8.8): ``GTV``, ``PTV``, ``ORGAN``.
+    mirror
+        Key of the structure that this one becomes when left and right are exchanged; ``None`` if itself.
+    """
+
+    label: int
+    key: str
+    name: str
+    tg263: str
+    color: Color
+    category: Code
+    type: Code
+    modifier: Code | None
+    interpreted_type: str
+    mirror: str | None
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The structures of a task, in the order of their labels.
+
+    Attributes
+    ----------
+    name, title
+        File name without ending, and a line for people.
+    exclusive
+        Whether a label map (one structure a voxel) is a fair picture of the set.
+    structures
+        Ordered by label; labels are 1 … n without a gap, 0 is background.
+    paint_order
+        Keys from the first painted to the last: where structures overlap, the last wins.
+    background_color
+        Red, green, blue, 0–255.
+    """
+
+    name: str
+    title: str
+    exclusive: bool
+    structures: tuple[Structure, ...]
+    paint_order: tuple[str, ...]
+    background_color: Color = (0, 0, 0)
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Keys in the order of the labels."""
+        return tuple(structure.key for structure in self.structures)
+
+    @cached_property
+    def _by_key(self) -> dict[str, Structure]:
+        return {structure.key: structure for structure in self.structures}
+
+    def __getitem__(self, key: str) -> Structure:
+        try:
+            return self._by_key[key]
+        except KeyError:
+            raise BadInputError(
+                f"“{key}” is no structure of the label set {self.name}.", f"It has: {', '.join(self.keys)}."
+            ) from None
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def by_label(self, label: int) -> Structure:
+        """Return the structure with this label (1 … n)."""
+        if not 1 <= label <= len(self.structures):
+            raise BadInputError(
+                f"Label {label} is not in the label set {self.name}.", f"It has the labels 1 to {len(self)}."
+            )
+        return self.structures[label - 1]
+
+    def mirrored(self, key: str) -> Structure:
+        """Return what a structure becomes when left and right are exchanged (a right lung, a left one)."""
+        structure = self[key]
+        return self[structure.mirror] if structure.mirror else structure
+
+
+def load_label_set(name_or_file: str | Path = "thorax") -> LabelSet:
+    """Read a label set by its name in ``Resources/LabelSets``, or from a file.
+
+    Raises
+    ------
+    BadInputError
+        If there is none of that name, or the file contradicts itself.
+    """
+    path = Path(name_or_file)
+    if path.suffix != ".json":
+        path = resource_path("LabelSets") / f"{name_or_file}.json"
+        if not path.exists():
+            shipped = ", ".join(sorted(p.stem for p in resource_path("LabelSets").glob("*.json")))
+            raise BadInputError(f"There is no label set “{name_or_file}”.", f"Choose one of: {shipped}.")
+    return _read(path)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path) -> LabelSet:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        label_set = _parse(content)
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInputError(f"{path} is no label set: {error}.", "Compare it with LabelSets/thorax.json.") from error
+    _check(label_set, path)
+    return label_set
+
+
+def _parse(content: dict[str, Any]) -> LabelSet:
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"schema {content['schema']} is not {SCHEMA}")
+    structures = [
+        Structure(
+            label=int(item["label"]),
+            key=item["key"],
+            name=item["name"],
+            tg263=item["tg263"],
+            color=_color(item["color"]),
+            category=Code(**item["category"]),
+            type=Code(**item["type"]),
+            modifier=Code(**item["modifier"]) if item.get("modifier") else None,
+            interpreted_type=item["interpreted_type"],
+            mirror=item.get("mirror"),
+        )
+        for item in content["structures"]
+    ]
+    structures.sort(key=lambda structure: structure.label)
+    return LabelSet(
+        name=content["name"],
+        title=content["title"],
+        exclusive=bool(content["exclusive"]),
+        structures=tuple(structures),
+        paint_order=tuple(content["paint_order"]),
+        background_color=_color(content["background"]["color"]),
+    )
+
+
+def _color(values: list[int]) -> Color:
+    red, green, blue = (int(value) for value in values)
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise ValueError(f"color {values} is outside 0–255")
+    return red, green, blue
+
+
+def _check(label_set: LabelSet, path: Path) -> None:
+    labels = [structure.label for structure in label_set.structures]
+    if labels != list(range(1, len(labels) + 1)):
+        raise BadInputError(f"{path} has the labels {labels}.", "Number them 1, 2, 3 … without a gap.")
+    if len(set(label_set.keys)) != len(labels):
+        raise BadInputError(f"{path} names a structure twice.", "Give each its own key.")
+    if sorted(label_set.paint_order) != sorted(label_set.keys):
+        raise BadInputError(f"{path}: the paint order does not name each structure once.")
+    for structure in label_set.structures:
+        if structure.mirror and label_set[structure.mirror].mirror != structure.key:
+            raise BadInputError(f"{path}: {structure.key} mirrors {structure.mirror}, but not the other way round.")
