@@ -1,0 +1,73 @@
+"""A user's corrections: which structure an ROI of one RTSTRUCT is, whatever the rules say.
+
+They are kept by the RTSTRUCT's SOP Instance UID, not by the case's name, so that they can be made before the cohort is
+converted and still hold when folders are renamed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.storage import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from LungSegmentationLib.cohort.paths import CohortPaths
+
+__all__ = ["RoiCorrections"]
+
+SCHEMA = 1
+
+
+class RoiCorrections:
+    """The corrections of a cohort (``roi_corrections.json``).
+
+    Parameters
+    ----------
+    by_rtstruct
+        RTSTRUCT SOP Instance UID → ROI name → structure key, or ``None`` for an ROI that is not to be used.
+    """
+
+    def __init__(self, by_rtstruct: Mapping[str, Mapping[str, str | None]] | None = None) -> None:
+        self._by_rtstruct = {uid: dict(rois) for uid, rois in (by_rtstruct or {}).items()}
+
+    @classmethod
+    def read(cls, paths: CohortPaths) -> RoiCorrections:
+        """Read those of a cohort; a cohort without any gives an empty set.
+
+        Raises
+        ------
+        BadInputError
+            If the file is damaged.
+        """
+        if not paths.corrections.is_file():
+            return cls()
+        content = read_json(paths.corrections, "file of corrections")
+        try:
+            if content["schema_version"] != SCHEMA:
+                raise ValueError(f"schema {content['schema_version']}")
+            return cls({uid: dict(entry["rois"]) for uid, entry in content["rtstructs"].items()})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BadInputError(f"{paths.corrections} is damaged ({error}).", "Mend or remove it.") from error
+
+    def of(self, rtstruct_uid: str) -> dict[str, str | None]:
+        """Return ROI name → structure key (or ``None``: not to be used) for one RTSTRUCT."""
+        return dict(self._by_rtstruct.get(rtstruct_uid, {}))
+
+    def set(self, rtstruct_uid: str, roi_name: str, structure: str | None) -> None:
+        """Remember that an ROI is this structure, or (``None``) is not to be used."""
+        self._by_rtstruct.setdefault(rtstruct_uid, {})[roi_name] = structure
+
+    def forget(self, rtstruct_uid: str, roi_name: str) -> None:
+        """Leave the ROI to the rules again."""
+        self._by_rtstruct.get(rtstruct_uid, {}).pop(roi_name, None)
+
+    def write(self, paths: CohortPaths) -> None:
+        """Write them into the cohort."""
+        content = {
+            "schema_version": SCHEMA,
+            "rtstructs": {uid: {"rois": rois} for uid, rois in sorted(self._by_rtstruct.items()) if rois},
+        }
+        write_json(paths.corrections, content)

@@ -1,0 +1,93 @@
+"""The one place that knows where the files of a cohort lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from LungSegmentationLib.errors import BadInputError
+
+__all__ = ["CasePaths", "CohortPaths"]
+
+
+@dataclass(frozen=True)
+class CasePaths:
+    """Files of one case (``cases/<case>``)."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the case: that of its folder."""
+        return self.folder.name
+
+    @property
+    def ct(self) -> Path:
+        """CT in HU, int16, native grid."""
+        return self.folder / "ct.nii.gz"
+
+    @property
+    def structures(self) -> Path:
+        """Structure bits, uint8, bit ``label - 1``."""
+        return self.folder / "structures.nii.gz"
+
+    @property
+    def labels(self) -> Path:
+        """Label map, uint8, painted in the label set's order."""
+        return self.folder / "labels.nii.gz"
+
+    @property
+    def record(self) -> Path:
+        """What is known of the case."""
+        return self.folder / "case.json"
+
+
+@dataclass(frozen=True)
+class CohortPaths:
+    """Files of a cohort."""
+
+    root: Path
+
+    @property
+    def cohort(self) -> Path:
+        """Schema version, label set, software version."""
+        return self.root / "cohort.json"
+
+    @property
+    def cases_table(self) -> Path:
+        """One row a case."""
+        return self.root / "cases.csv"
+
+    @property
+    def corrections(self) -> Path:
+        """Which structure a user chose for an ROI, by RTSTRUCT."""
+        return self.root / "roi_corrections.json"
+
+    @property
+    def cases(self) -> Path:
+        """Folder of the case folders."""
+        return self.root / "cases"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the pictures."""
+        return self.root / "figures"
+
+    def case(self, name: str) -> CasePaths:
+        """Return the files of one case."""
+        return CasePaths(self.cases / name)
+
+    def finished_cases(self) -> tuple[CasePaths, ...]:
+        """Return the cases that are whole, by name; what a killed conversion left behind is not among them."""
+        if not self.cases.is_dir():
+            return ()
+        folders = (entry for entry in self.cases.iterdir() if not entry.name.startswith("."))
+        cases = (CasePaths(folder) for folder in folders)
+        return tuple(sorted((case for case in cases if case.record.is_file()), key=lambda case: case.name))
+
+    def require(self) -> None:
+        """Refuse a folder that is no cohort."""
+        if not self.cohort.is_file():
+            raise BadInputError(
+                f"{self.root} is no cohort: it has no cohort.json.", "Make one with: lungseg convert DICOM_DIR COHORT"
+            )

@@ -1,0 +1,142 @@
+"""Files that are whole or not there at all, and names that are safe on every file system."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from LungSegmentationLib.errors import BadInputError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "read_json",
+    "replace_folder",
+    "safe_name",
+    "storage_errors",
+    "write_json",
+    "write_text",
+]
+
+LONGEST_NAME = 64
+_RESERVED = {"con", "prn", "aux", "nul"} | {f"{device}{n}" for device in ("com", "lpt") for n in range(1, 10)}
+_CURES = {
+    errno.ENOSPC: "the disk is full. Free some space and start again: what is finished is kept.",
+    errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is finished is kept.",
+    errno.EACCES: "writing there is not allowed. Choose a folder that you may write to.",
+    errno.EPERM: "writing there is not allowed. Choose a folder that you may write to.",
+    errno.EROFS: "the disk is read-only. Choose a folder that you may write to.",
+    errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another path.",
+    errno.EEXIST: "a file of that name is in the way. Choose another path.",
+    errno.ENAMETOOLONG: "the path is too long. Choose a shorter one.",
+}
+
+
+def safe_name(text: str) -> str:
+    """Make a file or folder name of any text that comes from a file.
+
+    Letters and digits of all scripts stay; separators, control characters and what shells or Windows treat in a
+    special way become ``_``. Two texts can give one name: who needs unique names compares them with
+    :meth:`str.casefold`.
+    """
+    cleaned = re.sub(r"[^\w.\-]+", "_", unicodedata.normalize("NFC", text)).strip("._ ")
+    cleaned = re.sub(r"\.{2,}", ".", cleaned) or "unnamed"
+    if cleaned.split(".")[0].casefold() in _RESERVED:
+        cleaned = f"_{cleaned}"
+    if len(cleaned.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        kept = cleaned.encode()[: LONGEST_NAME - 9].decode("utf-8", "ignore")
+        cleaned = f"{kept}_{digest}"
+    return cleaned
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a missing right or a wrong path into one sentence about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        cure = _CURES.get(error.errno or 0)
+        if cure is None:
+            raise
+        raise StorageError(f"{path} cannot be written:", cure) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to; rename it into place only when the block ends well."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The ending stays last: writers choose the format by it.
+        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+        try:
+            yield partial
+            _flush(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder`` to fill; it takes the place of ``folder`` only if the block ends well."""
+    with storage_errors(folder):
+        partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in partial.iterdir():
+                _flush(file)
+            replace_folder(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Put ``new`` in the place of ``folder``; killed in between, ``folder`` is old, new or missing, never mixed."""
+    old = folder.with_name(f".partial-{os.getpid()}-old-{folder.name}")
+    if folder.exists():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(file: Path) -> None:
+    # Renamed but not yet on the disk would mean an empty file after a power cut.
+    with file.open("rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file, whole or not at all."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write strict, readable JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file that this software wrote; ``what`` names it in the error, for example ``"cohort"``."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadInputError(f"There is no {what} at {path}.") from error
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise BadInputError(f"{path} is damaged: {error}.", "Remove it and run the step that made it.") from error
