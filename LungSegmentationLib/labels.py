@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.resources import resource_path
 
-__all__ = ["Code", "LabelSet", "Structure", "load_label_set"]
+__all__ = ["Code", "LabelSet", "Structure", "label_set_from_dict", "label_set_to_dict", "load_label_set"]
 
 Color = tuple[int, int, int]
 
@@ -142,6 +142,42 @@ def load_label_set(name_or_file: str | Path = "thorax") -> LabelSet:
     return _read(path)
 
 
+def label_set_to_dict(label_set: LabelSet) -> dict[str, Any]:
+    """Return the whole label set as plain JSON values, for files that carry their own."""
+    return {
+        "schema": SCHEMA,
+        "name": label_set.name,
+        "title": label_set.title,
+        "exclusive": label_set.exclusive,
+        "background": {"name": "background", "color": list(label_set.background_color)},
+        "structures": [asdict(structure) | {"color": list(structure.color)} for structure in label_set.structures],
+        "paint_order": list(label_set.paint_order),
+    }
+
+
+def label_set_from_dict(content: dict[str, Any], source: str | Path) -> LabelSet:
+    """Read a label set from plain JSON values.
+
+    Parameters
+    ----------
+    content
+        What :func:`label_set_to_dict` returns or a file of ``Resources/LabelSets`` holds.
+    source
+        File that it comes from, for messages.
+
+    Raises
+    ------
+    BadInputError
+        If it is no label set or contradicts itself.
+    """
+    try:
+        label_set = _parse(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{source} holds no label set: {type(error).__name__} {error}.") from error
+    _check(label_set, source)
+    return label_set
+
+
 @lru_cache(maxsize=8)
 def _read(path: Path) -> LabelSet:
     try:
@@ -191,7 +227,7 @@ def _color(values: list[int]) -> Color:
     return red, green, blue
 
 
-def _check(label_set: LabelSet, path: Path) -> None:
+def _check(label_set: LabelSet, path: str | Path) -> None:
     labels = [structure.label for structure in label_set.structures]
     if labels != list(range(1, len(labels) + 1)):
         raise BadInputError(f"{path} has the labels {labels}.", "Number them 1, 2, 3 … without a gap.")
