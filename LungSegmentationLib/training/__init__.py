@@ -1,0 +1,1 @@
+"""How a network learns from a prepared cohort: losses, slices, schedule, trainer, checkpoints."""
