@@ -74,7 +74,7 @@ def standardize(images: Tensor, mean: Tensor, std: Tensor, window: tuple[float, 
     Parameters
     ----------
     images
-        (B, C, H, W) in [0, 1], after the augmentation. μ and σ stay those of the stored, unchanged CT: taken anew,
+        (B, C, H, W) in [0, 1], after the augmentation; the result is float32. μ and σ stay those of the stored, unchanged CT: taken anew,
         they would undo brightness and contrast.
     mean, std
         (B,), HU, of each sample's patient after windowing.
@@ -82,8 +82,9 @@ def standardize(images: Tensor, mean: Tensor, std: Tensor, window: tuple[float, 
         Low and high, HU.
     """
     low, high = window
-    spread = std.view(-1, 1, 1, 1).to(images) + EPSILON
-    return images * ((high - low) / spread) + (low - mean.view(-1, 1, 1, 1).to(images)) / spread
+    images = images.float()
+    mean, spread = (value.to(images).view(-1, 1, 1, 1) for value in (mean, std + EPSILON))
+    return images * ((high - low) / spread) + (low - mean) / spread
 
 
 def change_intensity(images: Tensor, parameters: IntensityParameters) -> Tensor:
