@@ -139,7 +139,11 @@ def load_label_set(name_or_file: str | Path = "thorax") -> LabelSet:
         if not path.exists():
             shipped = ", ".join(sorted(p.stem for p in resource_path("LabelSets").glob("*.json")))
             raise BadInputError(f"There is no label set “{name_or_file}”.", f"Choose one of: {shipped}.")
-    return _read(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise BadInputError(f"{path} cannot be read: {error.strerror}.") from error
+    return _read(path, status.st_mtime_ns, status.st_size)
 
 
 def label_set_to_dict(label_set: LabelSet) -> dict[str, Any]:
@@ -173,22 +177,23 @@ def label_set_from_dict(content: dict[str, Any], source: str | Path) -> LabelSet
     try:
         label_set = _parse(content)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(f"{source} holds no label set: {type(error).__name__} {error}.") from error
+        raise BadInputError(
+            f"{source} holds no label set: {type(error).__name__} {error}.", "Compare it with LabelSets/thorax.json."
+        ) from error
     _check(label_set, source)
     return label_set
 
 
 @lru_cache(maxsize=8)
-def _read(path: Path) -> LabelSet:
+def _read(path: Path, _modified: int, _size: int) -> LabelSet:
+    """Read a file once for each state of it."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        label_set = _parse(content)
     except OSError as error:
         raise BadInputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInputError(f"{path} is no label set: {error}.", "Compare it with LabelSets/thorax.json.") from error
-    _check(label_set, path)
-    return label_set
+    except (ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} is no JSON file: {error}.", "Compare it with LabelSets/thorax.json.") from error
+    return label_set_from_dict(content, path)
 
 
 def _parse(content: dict[str, Any]) -> LabelSet:
@@ -196,8 +201,8 @@ def _parse(content: dict[str, Any]) -> LabelSet:
         raise ValueError(f"schema {content['schema']} is not {SCHEMA}")
     structures = [
         Structure(
-            label=int(item["label"]),
-            key=item["key"],
+            label=_whole(item["label"]),
+            key=_text(item["key"]),
             name=item["name"],
             tg263=item["tg263"],
             color=_color(item["color"]),
@@ -205,7 +210,7 @@ def _parse(content: dict[str, Any]) -> LabelSet:
             type=Code(**item["type"]),
             modifier=Code(**item["modifier"]) if item.get("modifier") else None,
             interpreted_type=item["interpreted_type"],
-            mirror=item.get("mirror"),
+            mirror=_text(item["mirror"]) if item.get("mirror") else None,
         )
         for item in content["structures"]
     ]
@@ -215,13 +220,25 @@ def _parse(content: dict[str, Any]) -> LabelSet:
         title=content["title"],
         exclusive=bool(content["exclusive"]),
         structures=tuple(structures),
-        paint_order=tuple(content["paint_order"]),
+        paint_order=tuple(_text(key) for key in content["paint_order"]),
         background_color=_color(content["background"]["color"]),
     )
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{value!r} is no name")
+    return value
+
+
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
 def _color(values: list[int]) -> Color:
-    red, green, blue = (int(value) for value in values)
+    red, green, blue = (_whole(value) for value in values)
     if not all(0 <= value <= 255 for value in (red, green, blue)):
         raise ValueError(f"color {values} is outside 0–255")
     return red, green, blue
@@ -236,5 +253,7 @@ def _check(label_set: LabelSet, path: str | Path) -> None:
     if sorted(label_set.paint_order) != sorted(label_set.keys):
         raise BadInputError(f"{path}: the paint order does not name each structure once.")
     for structure in label_set.structures:
+        if structure.mirror and structure.mirror not in label_set:
+            raise BadInputError(f"{path}: {structure.key} mirrors {structure.mirror}, which is not in the set.")
         if structure.mirror and label_set[structure.mirror].mirror != structure.key:
             raise BadInputError(f"{path}: {structure.key} mirrors {structure.mirror}, but not the other way round.")

@@ -80,10 +80,11 @@ class StructureMap:
     def from_label_map(cls, label_set: LabelSet, labels: NDArray[np.integer]) -> StructureMap:
         """Read an exclusive label map of shape (z, y, x); a value outside the label set is refused."""
         _check_bits(label_set)
-        highest = int(labels.max(initial=0))
-        if highest > len(label_set) or int(labels.min(initial=0)) < 0:
+        lowest, highest = int(labels.min(initial=0)), int(labels.max(initial=0))
+        if lowest < 0 or highest > len(label_set):
+            foreign = lowest if lowest < 0 else highest
             raise BadInputError(
-                f"The label map holds the value {highest}, the label set {label_set.name} ends at {len(label_set)}."
+                f"The label map holds the value {foreign}; the label set {label_set.name} has 0 to {len(label_set)}."
             )
         table = np.zeros(len(label_set) + 1, np.uint8)
         table[1:] = 1 << np.arange(len(label_set))
