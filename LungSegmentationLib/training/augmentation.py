@@ -22,6 +22,7 @@ from LungSegmentationLib.training.transforms_spatial import (
     sample_labels,
     sampling_grid,
 )
+from LungSegmentationLib.training.upload import upload
 
 __all__ = ["Augmentation", "AugmentationConfig", "mirror_table"]
 
@@ -238,10 +239,10 @@ class Augmentation:
             changed = images.float()
             rows = spatial.active.nonzero().squeeze(1)
             if len(rows):
-                changed, labels = self._move(changed, labels, spatial.rows(rows), rows.to(images.device))
+                changed, labels = self._move(changed, labels, spatial.rows(rows), upload(rows, images.device))
             if bool(spatial.flip.any()):
-                flipped = spatial.flip.to(annotated.device).unsqueeze(1)
-                annotated = torch.where(flipped, annotated[:, self._partner.to(annotated.device)], annotated)
+                flipped = upload(spatial.flip, annotated.device).unsqueeze(1)
+                annotated = torch.where(flipped, annotated[:, upload(self._partner, annotated.device)], annotated)
             changed = change_intensity(changed, intensity)
         return changed.to(kind), labels, annotated
 
@@ -251,9 +252,9 @@ class Augmentation:
         everything = len(rows) == len(images)
         pictures = sample_images(images if everything else images.index_select(0, rows), grid)
         structures = sample_labels(labels if everything else labels.index_select(0, rows), grid)
-        flipped = spatial.flip.nonzero().squeeze(1).to(labels.device)
+        flipped = upload(spatial.flip.nonzero().squeeze(1), labels.device)
         if len(flipped):
-            partners = self._table.to(labels.device)
+            partners = upload(self._table, labels.device)
             chosen = structures.index_select(0, flipped)
             swapped = partners.index_select(0, chosen.flatten().int()).view_as(chosen)
             structures.index_copy_(0, flipped, swapped)

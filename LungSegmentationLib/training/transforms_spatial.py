@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from LungSegmentationLib.training.upload import upload
+
 __all__ = ["SpatialParameters", "sample_images", "sample_labels", "sampling_grid", "spline_basis"]
 
 
@@ -75,7 +77,7 @@ def sampling_grid(parameters: SpatialParameters, height: int, width: int, device
     offset = -(matrix @ _to_pixels(parameters.shift, height, width).unsqueeze(2))
     # Everything in pixels is exact first and scaled to −1 … 1 at the end: products of small matrices on the CPU.
     unit = torch.tensor([2 / width, 2 / height], dtype=torch.float64).view(1, 2, 1)
-    coefficients = (torch.cat([matrix, offset], 2) * unit).to(device, torch.float32)[..., None, None]
+    coefficients = upload((torch.cat([matrix, offset], 2) * unit).float(), device)[..., None, None]
     x = (torch.arange(width, device=device, dtype=torch.float32) - (width - 1) / 2).view(1, 1, 1, width)
     y = (torch.arange(height, device=device, dtype=torch.float32) - (height - 1) / 2).view(1, 1, height, 1)
     along_x, along_y, constant = coefficients.unbind(2)
@@ -84,7 +86,7 @@ def sampling_grid(parameters: SpatialParameters, height: int, width: int, device
         rows = (parameters.nodes != 0).flatten(1).any(1).nonzero().squeeze(1)
         if len(rows):
             deformation = _deformation(parameters.nodes[rows], matrix[rows] * unit, height, width, device)
-            grid.index_add_(0, rows.to(device), deformation)
+            grid.index_add_(0, upload(rows, device), deformation)
     return grid.permute(0, 2, 3, 1)
 
 
@@ -151,7 +153,7 @@ def _deformation(nodes: Tensor, matrix: Tensor, height: int, width: int, device:
     """Return the spline's displacements in the source, (B, 2, H, W); the control points are turned, not the pixels."""
     spans = nodes.shape[-1] - 3
     pixels = nodes.double() * torch.tensor([width / spans, height / spans], dtype=torch.float64).view(1, 2, 1, 1)
-    turned = torch.einsum("bij,bjkl->bikl", matrix, pixels).to(device, torch.float32)
-    down, across = spline_basis(height, spans).to(device), spline_basis(width, spans).to(device)
+    turned = upload(torch.einsum("bij,bjkl->bikl", matrix, pixels).float(), device)
+    down, across = upload(spline_basis(height, spans), device), upload(spline_basis(width, spans), device)
     # In this order the wide product is one matrix product over the whole batch.
     return (down @ turned) @ across.T

@@ -244,6 +244,15 @@ def test_a_deformation_of_equal_nodes_is_a_shift():
     assert labels[..., -4:].max() == 0
 
 
+def test_content_is_turned_first_and_deformed_afterwards():
+    images, bits, _ = batch(1)
+    nodes = torch.zeros(2, 7, 7, dtype=torch.float64)
+    nodes[0] = 0.5
+    pictures, labels = warp(images, bits, moved(angle=90.0, nodes=nodes))
+    assert torch.allclose(pictures[..., :-4], torch.rot90(images, 1, (2, 3))[..., 4:], atol=1e-5)
+    assert torch.equal(labels[..., :-4], torch.rot90(bits, 1, (1, 2))[..., 4:])
+
+
 def test_spline_basis_is_scipys_cubic_bspline():
     from scipy.interpolate import BSpline
 
@@ -363,6 +372,13 @@ def test_noise_has_the_asked_strength_no_bias_and_is_independent_between_slices(
     assert result[1].abs().max() == 0
 
 
+def test_noise_differs_between_samples_and_follows_each_samples_seed():
+    images = torch.full((3, 1, 16, 16), 0.5)
+    result = add_noise(images, torch.tensor([0.04, 0.04, 0.08]), torch.tensor([7, 8, 7])) - 0.5
+    assert abs(torch.corrcoef(result[:2].flatten(1))[0, 1].item()) < 0.3
+    assert torch.allclose(result[2], 2 * result[0], atol=1e-6)
+
+
 def test_whatever_is_drawn_the_pictures_stay_within_the_window(thorax):
     strong = AugmentationConfig(
         **{**ALL.model_dump(), "brightness_limit": 1, "contrast_limit": 3, "gamma_limit": 3, "noise_limit": 1}
@@ -414,6 +430,19 @@ def test_a_sample_that_is_not_chosen_stays_bit_by_bit(thorax):
     assert torch.equal(result[0][still & plain], given_batch[0][still & plain])
     moves = ~still & plain
     assert all(not torch.equal(result[0][row], given_batch[0][row]) for row in moves.nonzero().flatten().tolist())
+
+
+def test_samples_that_move_among_others_move_as_they_would_alone(thorax):
+    augment, (images, bits, annotated) = Augmentation(NONE, thorax), batch(3)
+    spatial = dataclasses.replace(
+        SpatialParameters.identity(3),
+        angle=torch.tensor([0, 90, 0]).double(),
+        flip=torch.tensor([False, False, True]),
+    )
+    pictures, labels, _ = augment.apply(images, bits, annotated, spatial, IntensityParameters.identity(3))
+    swapped = mirror_table(thorax)[bits[2].flip(1).long()]
+    assert torch.allclose(pictures[1], torch.rot90(images[1], 1, (1, 2)), atol=1e-5)
+    assert torch.equal(labels, torch.stack([bits[0], torch.rot90(bits[1], 1, (0, 1)), swapped]))
 
 
 def test_the_batch_given_is_not_written_to(thorax):
@@ -532,6 +561,19 @@ def test_channels_last_and_strided_inputs_give_the_same_values(thorax):
     expected = augment(images, bits, annotated, seeded())
     strided = torch.stack([bits, bits], 3)[..., 0]
     assert same(augment(images.to(memory_format=torch.channels_last), strided, annotated, seeded()), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives(thorax):
+    quiet = Augmentation(AugmentationConfig(**{**ALL.model_dump(), "noise_probability": 0}), thorax)
+    given_batch = batch(8, channels=3)
+    expected = quiet(*given_batch, seeded())
+    result = quiet(*(tensor.cuda() for tensor in given_batch), seeded())
+    assert all(tensor.is_cuda for tensor in result)
+    assert torch.allclose(result[0].cpu(), expected[0], atol=1e-3)
+    # A place half-way between two pixels may round to either.
+    assert (result[1].cpu() == expected[1]).double().mean() > 0.999
+    assert torch.equal(result[2].cpu(), expected[2])
 
 
 def test_wrong_shapes_and_types_are_refused(thorax):
