@@ -123,7 +123,7 @@ R = TypeVar("R", CaseRecord, CohortRecord)
 
 def read_record(kind: type[R], path: Path) -> R:
     """Read ``case.json`` or ``cohort.json``; a damaged one or one of a newer version is refused in a sentence."""
-    content = read_json(path, "case.json" if issubclass(kind, CaseRecord) else "cohort.json")
+    content = read_json(path, path.name)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise BadInputError(f"{path} was written by a newer LungSegmentation.", "Update the software.")

@@ -1,0 +1,224 @@
+"""The command ``lungseg``: parse, call, print. What it does is in the packages that it calls."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from LungSegmentationLib import __version__
+from LungSegmentationLib.jobs.running import run_command
+
+if TYPE_CHECKING:
+    from LungSegmentationLib.jobs.reporter import Reporter
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="lungseg",
+    help="Lung CT with physicians' contours to a trained network and back. For research; not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Events = Annotated[bool, typer.Option("--events", help="Write JSON lines to standard output, not a progress bar.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
+DicomFolder = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order.")]
+CohortFolder = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of the cohort.")]
+CtOption = Annotated[
+    str, typer.Option("--ct", help="Which CT of a patient with contours on several: all, most-slices, newest.")
+]
+RtstructOption = Annotated[
+    str,
+    typer.Option(
+        "--rtstruct",
+        help="Which RTSTRUCT of a CT that has several: most-structures, newest, oldest, or a part of its label.",
+    ),
+]
+RoiMapOption = Annotated[
+    Path | None, typer.Option("--roi-map", help="File of ROI names and the structures they are; wins over the rules.")
+]
+
+
+def main() -> None:
+    """Run the command line; ends the process with an exit code of :class:`~LungSegmentationLib.errors.ExitCode`."""
+    app()
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lungseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def scan(
+    dicom_dir: DicomFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    roi_map: RoiMapOption = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--cohort", help="Cohort whose corrections of ROIs are to be shown.")
+    ] = None,
+    ct: CtOption = "all",
+    rtstruct: RtstructOption = "most-structures",
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show patients, series and RTSTRUCTs of a folder, and what each ROI would become."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.cohort.corrections import RoiCorrections
+        from LungSegmentationLib.cohort.paths import CohortPaths
+        from LungSegmentationLib.cohort.preview import preview_cases, preview_dict
+        from LungSegmentationLib.dicom.roi_names import RoiMap
+        from LungSegmentationLib.dicom.scan import scan as scan_folder
+        from LungSegmentationLib.labels import load_label_set
+        from LungSegmentationLib.listing import print_preview
+
+        def progress(done: int, total: int) -> None:
+            reporter.progress("scan", done, total)
+            reporter.check_cancelled()
+
+        label_set = load_label_set()
+        mapping = RoiMap.read(roi_map) if roi_map else None
+        corrections = RoiCorrections.read(CohortPaths(cohort)) if cohort else None
+        found = scan_folder(dicom_dir, progress=progress)
+        plan, previews = preview_cases(
+            found, label_set, roi_map=mapping, corrections=corrections, ct=ct, rtstruct=rtstruct
+        )
+        content = preview_dict(found, plan, previews)
+        if events:
+            reporter.result({}, content)
+        elif as_json:
+            sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        else:
+            print_preview(found, plan, previews, label_set)
+
+    raise typer.Exit(run_command("scan", work, events=events, verbose=verbose))
+
+
+@app.command()
+def convert(
+    dicom_dir: DicomFolder,
+    cohort: CohortFolder,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 1,
+    roi_map: RoiMapOption = None,
+    correct: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--correct",
+            metavar="CASE/ROI=STRUCTURE",
+            help="Take this ROI of this case for this structure (or “ignore”); the cohort remembers it.",
+        ),
+    ] = None,
+    synthetic_ptv: Annotated[
+        float | None,
+        typer.Option("--synthetic-ptv", metavar="MM", help="Where no PTV was drawn, make one as this margin."),
+    ] = None,
+    ct: CtOption = "all",
+    rtstruct: RtstructOption = "most-structures",
+    label_set: Annotated[str, typer.Option("--label-set", help="Name or file of the label set.")] = "thorax",
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert DICOM CT and RTSTRUCT into a cohort of cases; a second call does only what is new or changed."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.cohort.convert import ConversionOptions
+        from LungSegmentationLib.cohort.convert import convert as convert_folder
+
+        options = ConversionOptions(
+            jobs=jobs,
+            label_set=label_set,
+            roi_map=roi_map,
+            corrections=tuple(correct or ()),
+            synthetic_ptv=synthetic_ptv,
+            ct=ct,
+            rtstruct=rtstruct,
+        )
+        done = convert_folder(dicom_dir, cohort, options, reporter)
+        summary = {state: done.count(state) for state in ("converted", "kept", "failed")}
+        summary["skipped"] = len(done.plan.skipped)
+        reporter.result({"cohort": cohort, "table": done.paths.cases_table}, summary)
+        if not events:
+            typer.echo(", ".join(f"{count} {state}" for state, count in summary.items()))
+
+    raise typer.Exit(run_command("convert", work, events=events, verbose=verbose))
+
+
+@app.command()
+def figures(
+    cohort: CohortFolder,
+    case: Annotated[str | None, typer.Option("--case", help="Case to show; by default the fullest.")] = None,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make the pictures of every phase that the cohort has reached."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.figures.conversion import conversion_figures
+
+        made = conversion_figures(cohort, case)
+        reporter.result({path.stem: path for path in made})
+
+    raise typer.Exit(run_command("figures", work, events=events, verbose=verbose))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the synthetic patients.")],
+    patients: Annotated[int, typer.Option("--patients", "-n", min=1, help="How many.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 42,
+    size: Annotated[int | None, typer.Option("--size", help="Pixels in plane, 256 or 512; by default varied.")] = None,
+    slices: Annotated[int | None, typer.Option("--slices", help="Slices; by default 40 to 80.")] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="Draw every structure in every patient.")] = False,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make synthetic thorax patients: DICOM CT and RTSTRUCT, with the exact label maps beside them."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
+
+        def progress(done: int, total: int) -> None:
+            reporter.progress("phantom", done, total)
+            reporter.check_cancelled()
+
+        options = PhantomOptions.of(in_plane=size, slices=slices, complete=complete)
+        make_phantoms(out, patients, seed, options=options, progress=progress)
+        reporter.result({"dicom": out / "dicom", "truth": out / "truth"})
+
+    raise typer.Exit(run_command("phantom", work, events=events, verbose=verbose))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for everything that the demo makes.")],
+    dicom: Annotated[Path | None, typer.Option("--dicom", help="Your own DICOM folder in place of phantoms.")] = None,
+    patients: Annotated[int, typer.Option("--patients", "-n", min=1, help="How many phantoms.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the phantoms.")] = 42,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 2,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the whole way on synthetic patients, or on a DICOM folder of your own."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.demonstration import demonstrate
+
+        demonstrate(out, dicom, patients=patients, seed=seed, jobs=jobs, reporter=reporter, show=not events)
+
+    raise typer.Exit(run_command("demo", work, events=events, verbose=verbose))

@@ -1,0 +1,249 @@
+"""One case from DICOM: CT in HU, every structure as drawn, the label map, and the record of how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from LungSegmentationLib.cohort.body import body_mask
+from LungSegmentationLib.cohort.gaps import fill_interpolated_slices
+from LungSegmentationLib.cohort.margins import with_margin
+from LungSegmentationLib.cohort.records import (
+    CaseRecord,
+    Geometry,
+    RoiRecord,
+    Source,
+    StructureRecord,
+    write_record,
+)
+from LungSegmentationLib.dicom.contours import rasterize
+from LungSegmentationLib.dicom.ct import CTVolume, read_ct
+from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiInfo, RoiMap, RoiRules, assign
+from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
+from LungSegmentationLib.errors import BadInputError, GeometryError
+from LungSegmentationLib.structures import StructureMap
+from LungSegmentationLib.volumes import write_volume
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from LungSegmentationLib.cohort.selection import PlannedCase
+    from LungSegmentationLib.labels import LabelSet
+    from LungSegmentationLib.structures import Mask
+
+__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "roi_infos", "write_case"]
+
+
+@dataclass(frozen=True)
+class DrawnStructures:
+    """The structures of an RTSTRUCT on a CT's grid, and what happened on the way."""
+
+    structures: StructureMap
+    assignment: RoiAssignment
+    rois: tuple[RoiRecord, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case in memory: CT in HU (int16), structures on the same grid, record."""
+
+    ct: CTVolume
+    structures: StructureMap
+    record: CaseRecord
+
+
+def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
+    """Return what the ROI rules need to know of each ROI."""
+    return [
+        RoiInfo(roi.number, roi.name, roi.interpreted_type, contour_count=len(roi.contours)) for roi in rtstruct.rois
+    ]
+
+
+def draw_structures(
+    rtstruct: RTStruct,
+    ct: CTVolume,
+    label_set: LabelSet,
+    rules: RoiRules,
+    *,
+    roi_map: RoiMap | None = None,
+    corrections: Mapping[str, str | None] | None = None,
+) -> DrawnStructures:
+    """Turn the contours of an RTSTRUCT into structures on the grid of a CT.
+
+    Raises
+    ------
+    BadInputError
+        If none of the ROIs is a structure of the label set.
+    GeometryError
+        If all contours lie outside the CT.
+    """
+    assignment = assign(roi_infos(rtstruct), label_set, rules, roi_map=roi_map, corrections=corrections)
+    chosen = assignment.structures()
+    if not chosen:
+        names = ", ".join(f"“{roi.name}”" for roi in rtstruct.rois[:12]) or "none"
+        raise BadInputError(
+            f"{rtstruct.path.name} draws no structure of the label set {label_set.name}; its ROIs are: {names}.",
+            "Name them with --roi-map FILE.",
+        )
+    by_number = {roi.number: roi for roi in rtstruct.rois}
+    bits = np.zeros(ct.grid.shape, np.uint8)
+    volumes: dict[int, float] = {}
+    warnings = [*rtstruct.warnings, *assignment.warnings]
+    for key, numbers in chosen.items():
+        bit = np.uint8(1 << (label_set[key].label - 1))
+        for number in numbers:
+            roi = by_number[number]
+            drawn = rasterize(roi.contours, ct.grid)
+            view = bits[drawn.box]
+            np.bitwise_or(view, bit, out=view, where=drawn.voxels)
+            volumes[number] = drawn.voxel_count * ct.grid.voxel_volume
+            warnings += drawn.report.warnings(roi.name)
+            if drawn.voxel_count == 0:
+                warnings.append(f"ROI “{roi.name}” covers no voxel: {label_set[key].name} is not taken from it.")
+    if not bits.any():
+        raise GeometryError(
+            f"No contour of {rtstruct.path.name} lies in the CT of series …{ct.series_uid[-12:]}.",
+            "The RTSTRUCT belongs to another CT.",
+        )
+    structures = StructureMap(label_set, bits)
+    warnings += _fill_interpolated(structures, chosen, ct.interpolated_slices)
+    rois = tuple(
+        RoiRecord(
+            number=decision.number,
+            name=decision.name,
+            structure=decision.structure,
+            kind=str(decision.kind),
+            by=decision.by,
+            reason=decision.reason,
+            contours=len(by_number[decision.number].contours),
+            volume_cc=round(volumes[decision.number], 4) if decision.number in volumes else None,
+        )
+        for decision in assignment.decisions
+    )
+    return DrawnStructures(structures, assignment, rois, tuple(warnings))
+
+
+def _fill_interpolated(structures: StructureMap, keys: Mapping[str, object], slices: tuple[int, ...]) -> list[str]:
+    warnings = []
+    for key in keys if slices else ():
+        mask = structures.mask(key)
+        filled = fill_interpolated_slices(mask, slices)
+        if filled:
+            bit = np.uint8(1 << (structures.label_set[key].label - 1))
+            np.bitwise_or(structures.bits, bit, out=structures.bits, where=mask)
+            name = structures.label_set[key].name
+            warnings.append(f"{name}: shaped between its neighbors on the interpolated slice {filled[0] + 1}.")
+    return warnings
+
+
+def import_case(
+    planned: PlannedCase,
+    label_set: LabelSet,
+    rules: RoiRules,
+    *,
+    roi_map: RoiMap | None = None,
+    corrections: Mapping[str, str | None] | None = None,
+    synthetic_ptv: float | None = None,
+    fingerprint: str = "",
+) -> Case:
+    """Read a planned case from its DICOM files.
+
+    Parameters
+    ----------
+    planned
+        The CT and the RTSTRUCT.
+    synthetic_ptv
+        mm: where no PTV was drawn, one is made as this margin around the GTV, inside the body.
+    fingerprint
+        Stored in the record: tells whether a later conversion would give the same.
+    """
+    ct = read_ct(planned.series)
+    rtstruct = read_rtstruct(planned.link.rtstruct.path)
+    drawn = draw_structures(rtstruct, ct, label_set, rules, roi_map=roi_map, corrections=corrections)
+    structures, warnings = drawn.structures, [*planned.warnings, *ct.warnings, *drawn.warnings]
+    synthetic: tuple[str, ...] = ()
+    if synthetic_ptv is not None:
+        structures, synthetic = _with_synthetic_ptv(structures, ct, synthetic_ptv)
+        if synthetic:
+            warnings.append(f"PTV is synthetic: the GTV with a margin of {synthetic_ptv:g} mm inside the body.")
+    counts = structures.voxel_counts()
+    warnings += _side_warnings(structures, ct)
+    record = CaseRecord(
+        case=planned.name,
+        label_set=label_set.name,
+        source=Source(
+            patient_id=planned.patient_id,
+            study_uid=ct.study_uid,
+            series_uid=ct.series_uid,
+            frame_of_reference_uid=ct.frame_of_reference_uid,
+            rtstruct_uid=rtstruct.sop_instance_uid,
+            rtstruct_label=rtstruct.label,
+            linked_by=planned.link.by,
+            ct_folder=str(planned.series.files[0].parent),
+            rtstruct_file=str(rtstruct.path),
+            sop_instance_uids=ct.sop_instance_uids,
+        ),
+        geometry=Geometry.of(ct.grid),
+        rois=drawn.rois,
+        annotated=tuple(key for key in label_set.keys if counts[key]),
+        synthetic=synthetic,
+        structures={
+            key: StructureRecord(voxels=counts[key], volume_cc=round(counts[key] * ct.grid.voxel_volume, 4))
+            for key in label_set.keys
+            if counts[key]
+        },
+        interpolated_slices=ct.interpolated_slices,
+        warnings=tuple(dict.fromkeys(warnings)),
+        fingerprint=fingerprint,
+    )
+    return Case(ct, structures, record)
+
+
+def _with_synthetic_ptv(structures: StructureMap, ct: CTVolume, margin: float) -> tuple[StructureMap, tuple[str, ...]]:
+    label_set = structures.label_set
+    gtv, ptv = (next((s for s in label_set.structures if s.interpreted_type == kind), None) for kind in ("GTV", "PTV"))
+    if gtv is None or ptv is None or structures.mask(ptv.key).any():
+        return structures, ()
+    tumor = structures.mask(gtv.key)
+    if not tumor.any():
+        return structures, ()
+    body = body_mask(sitk.GetArrayViewFromImage(ct.image))
+    grown = with_margin(tumor, ct.grid.spacing, margin, within=body)
+    bit = np.uint8(1 << (ptv.label - 1))
+    return StructureMap(label_set, np.where(grown, structures.bits | bit, structures.bits)), (ptv.key,)
+
+
+def _side_warnings(structures: StructureMap, ct: CTVolume) -> list[str]:
+    """Say so if what is called right lies left of its mirror partner: the names or the images are exchanged."""
+    warnings = []
+    for structure in structures.label_set.structures:
+        partner = structures.label_set.mirrored(structure.key)
+        if structure.modifier is None or structure.modifier.meaning != "Right" or partner is structure:
+            continue
+        right, left = structures.mask(structure.key), structures.mask(partner.key)
+        if right.any() and left.any() and _mean_x(right, ct) > _mean_x(left, ct):
+            warnings.append(
+                f"The {structure.name} lies to the patient's left of the {partner.name}: the ROI names or the images "
+                "are exchanged. Look at this case before you use it."
+            )
+    return warnings
+
+
+def _mean_x(mask: Mask, ct: CTVolume) -> float:
+    sums = [np.arange(n) @ mask.sum(axis=tuple(a for a in range(3) if a != axis)) for axis, n in enumerate(mask.shape)]
+    z, y, x = (float(s) / mask.sum() for s in sums)
+    return float(ct.grid.to_physical([[x, y, z]])[0, 0])
+
+
+def write_case(case: Case, folder: Path) -> None:
+    """Write the four files of a case into a folder; ``case.json`` comes last."""
+    grid = case.ct.grid
+    write_volume(case.ct.image, folder / "ct.nii.gz")
+    write_volume(grid.image(case.structures.bits), folder / "structures.nii.gz")
+    write_volume(grid.image(case.structures.label_map()), folder / "labels.nii.gz")
+    write_record(case.record, folder / "case.json")

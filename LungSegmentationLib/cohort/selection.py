@@ -1,0 +1,262 @@
+"""Which CT and which RTSTRUCT of each patient become a case, and what the case is called.
+
+The rule: every CT that contours were drawn on becomes a case. An RTSTRUCT belongs to the CT that it references, else to
+the one in its frame of reference, else to the one that its contours lie in; among equals, to the one with most slices.
+Of several RTSTRUCTs of one CT the one with most structures of the label set is taken, among equals the newest. Each
+choice among several is a warning of the case, and options choose otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from LungSegmentationLib.dicom.roi_names import RoiInfo, assign
+from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.storage import safe_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from LungSegmentationLib.dicom.roi_names import RoiRules
+    from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
+    from LungSegmentationLib.labels import LabelSet
+
+__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases"]
+
+CtChoice = Literal["all", "most-slices", "newest"]
+CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
+RTSTRUCT_CHOICES: tuple[str, ...] = ("most-structures", "newest", "oldest")
+
+_LINK_RANK = {"reference": 0, "frame of reference": 1, "geometry": 2}
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """A CT with the RTSTRUCT that is taken for it, and the name of the case."""
+
+    name: str
+    patient_id: str
+    series: CTSeries
+    link: Link
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A CT or an RTSTRUCT that becomes no case, and why."""
+
+    patient_id: str
+    uid: str
+    description: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion will do."""
+
+    cases: tuple[PlannedCase, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    patient_id: str
+    link: Link
+    warnings: tuple[str, ...]
+
+
+def plan_cases(
+    scan: ScanResult,
+    label_set: LabelSet,
+    rules: RoiRules,
+    *,
+    ct: str = "all",
+    rtstruct: str = "most-structures",
+    known_names: Mapping[str, str] | None = None,
+) -> Plan:
+    """Choose the cases of a scanned folder.
+
+    Parameters
+    ----------
+    scan
+        What the folder holds.
+    label_set, rules
+        Decide how many structures an RTSTRUCT has.
+    ct
+        Which CTs of a patient that has contours on several: ``all``, ``most-slices`` or ``newest``.
+    rtstruct
+        Which RTSTRUCT of a CT that has several: ``most-structures``, ``newest``, ``oldest``, or a text that its
+        label contains or its SOP Instance UID ends with.
+    known_names
+        Series Instance UID → name of the case, from earlier conversions: a name never moves to another CT.
+
+    Raises
+    ------
+    UsageError
+        If a choice is not one of these.
+    """
+    if ct not in CT_CHOICES:
+        raise UsageError(f"“{ct}” is no way to choose among CTs.", f"Use one of: {', '.join(CT_CHOICES)}.")
+    candidates: list[_Candidate] = []
+    skipped: list[Skipped] = []
+    for patient in scan.patients:
+        chosen, left_out = _cases_of(patient, lambda file: _structure_count(file, label_set, rules), ct, rtstruct)
+        candidates += chosen
+        skipped += left_out
+    names = _name([c.link.series for c in candidates], known_names or {})
+    cases = [
+        PlannedCase(
+            names[candidate.link.series.series_uid],
+            candidate.patient_id,
+            candidate.link.series,
+            candidate.link,
+            candidate.warnings,
+        )
+        for candidate in candidates
+    ]
+    return Plan(tuple(sorted(cases, key=lambda case: case.name)), tuple(skipped))
+
+
+def _cases_of(
+    patient: Patient, structure_count: Callable[[RTStructFile], int], ct: str, rtstruct: str
+) -> tuple[list[_Candidate], list[Skipped]]:
+    by_rtstruct: dict[str, list[Link]] = defaultdict(list)
+    for link in patient.links:
+        by_rtstruct[link.rtstruct.sop_instance_uid].append(link)
+    by_series: dict[str, list[tuple[Link, tuple[str, ...]]]] = defaultdict(list)
+    for links in by_rtstruct.values():
+        best, warnings = _best_series(links)
+        by_series[best.series.series_uid].append((best, warnings))
+
+    candidates = []
+    skipped = []
+    for choices in by_series.values():
+        (link, warnings), others = _best_rtstruct(choices, structure_count, rtstruct)
+        if others:
+            taken = _describe(link.rtstruct)
+            rest = ", ".join(_describe(other.rtstruct) for other, _ in others)
+            warnings = (*warnings, f"This CT has {len(choices)} RTSTRUCTs: {taken} was taken ({rtstruct}), not {rest}.")
+            skipped += [
+                Skipped(
+                    patient.patient_id,
+                    other.rtstruct.sop_instance_uid,
+                    _describe(other.rtstruct),
+                    f"another RTSTRUCT of the same CT was taken ({rtstruct}): {taken}",
+                )
+                for other, _ in others
+            ]
+        candidates.append(_Candidate(patient.patient_id, link, (*warnings, *link.warnings)))
+    candidates, left_out = _choose_cts(candidates, ct)
+    skipped += left_out
+    skipped += [
+        Skipped(patient.patient_id, series.series_uid, _describe_ct(series), "no RTSTRUCT belongs to this CT")
+        for study in patient.studies
+        for series in study.series
+        if series.series_uid not in by_series
+    ]
+    linked = set(by_rtstruct)
+    skipped += [
+        Skipped(patient.patient_id, file.sop_instance_uid, _describe(file), "no CT belongs to this RTSTRUCT")
+        for study in patient.studies
+        for file in study.rtstructs
+        if file.sop_instance_uid not in linked
+    ]
+    return candidates, skipped
+
+
+def _best_series(links: Sequence[Link]) -> tuple[Link, tuple[str, ...]]:
+    ranked = sorted(links, key=lambda link: (_LINK_RANK[link.by], -link.series.slice_count, link.series.series_uid))
+    best = ranked[0]
+    equals = [link for link in ranked[1:] if link.by == best.by]
+    if not equals:
+        return best, ()
+    warning = (
+        f"{len(equals) + 1} CTs fit the RTSTRUCT by {best.by}: the one with most slices was taken "
+        f"({best.series.slice_count}, series …{best.series.series_uid[-12:]})."
+    )
+    return best, (warning,)
+
+
+def _best_rtstruct(
+    choices: list[tuple[Link, tuple[str, ...]]], structure_count: Callable[[RTStructFile], int], rule: str
+) -> tuple[tuple[Link, tuple[str, ...]], list[tuple[Link, tuple[str, ...]]]]:
+    def by_date(choice: tuple[Link, tuple[str, ...]]) -> tuple[str, str]:
+        return choice[0].rtstruct.date or "", choice[0].rtstruct.sop_instance_uid
+
+    if rule == "most-structures":
+        ordered = sorted(choices, key=lambda c: (structure_count(c[0].rtstruct), *by_date(c)), reverse=True)
+    elif rule in {"newest", "oldest"}:
+        ordered = sorted(choices, key=by_date, reverse=rule == "newest")
+    else:
+        # Asked for by name: where a patient has none of that name, the usual rule holds.
+        wanted = rule.casefold()
+        ordered = sorted(
+            choices,
+            key=lambda c: (
+                wanted in c[0].rtstruct.label.casefold() or c[0].rtstruct.sop_instance_uid.endswith(rule),
+                structure_count(c[0].rtstruct),
+                *by_date(c),
+            ),
+            reverse=True,
+        )
+    return ordered[0], ordered[1:]
+
+
+def _choose_cts(candidates: list[_Candidate], rule: str) -> tuple[list[_Candidate], list[Skipped]]:
+    if len(candidates) < 2:
+        return candidates, []
+    if rule == "all":
+        note = f"This patient has {len(candidates)} CTs with contours; each becomes a case."
+        return [_Candidate(c.patient_id, c.link, (*c.warnings, note)) for c in candidates], []
+
+    def worth(candidate: _Candidate) -> tuple[object, ...]:
+        series = candidate.link.series
+        first = series.slice_count if rule == "most-slices" else 0
+        return first, series.study_date or "", candidate.link.rtstruct.date or "", series.series_uid
+
+    ordered = sorted(candidates, key=worth, reverse=True)
+    best = ordered[0]
+    note = f"This patient has {len(candidates)} CTs with contours; this one was taken ({rule})."
+    left_out = [
+        Skipped(c.patient_id, c.link.series.series_uid, _describe_ct(c.link.series), f"another CT was taken ({rule})")
+        for c in ordered[1:]
+    ]
+    return [_Candidate(best.patient_id, best.link, (*best.warnings, note))], left_out
+
+
+def _structure_count(file: RTStructFile, label_set: LabelSet, rules: RoiRules) -> int:
+    infos = [RoiInfo(number, name, contour_count=1) for number, name in enumerate(file.roi_names)]
+    return len(assign(infos, label_set, rules).structures())
+
+
+def _name(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:
+    names = {s.series_uid: known[s.series_uid] for s in series if s.series_uid in known}
+    taken = {name.casefold() for name in known.values()}
+    wanted: dict[str, list[CTSeries]] = defaultdict(list)
+    for one in series:
+        if one.series_uid not in names:
+            wanted[safe_name(one.patient_id or "no-id").casefold()].append(one)
+    for folded, rivals in wanted.items():
+        for one in rivals:
+            name = safe_name(one.patient_id or "no-id")
+            if len(rivals) > 1 or folded in taken:
+                digest = hashlib.sha256(one.series_uid.encode()).hexdigest()
+                length = 6
+                while f"{name}_{digest[:length]}".casefold() in taken:
+                    length += 1
+                name = f"{name}_{digest[:length]}"
+            taken.add(name.casefold())
+            names[one.series_uid] = name
+    return names
+
+
+def _describe(file: RTStructFile) -> str:
+    return f"“{file.label or 'no label'}” of {file.date or 'unknown date'} (…{file.sop_instance_uid[-8:]})"
+
+
+def _describe_ct(series: CTSeries) -> str:
+    return f"CT {series.description or 'without description'}, {series.slice_count} slices (…{series.series_uid[-8:]})"

@@ -1,0 +1,71 @@
+"""Volumes go into files and come back as they were."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
+from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.volumes import read_volume, volume_stem, write_volume
+
+
+def _image() -> sitk.Image:
+    angle = np.deg2rad(20)
+    direction = (1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle))
+    grid = Grid((17, 13, 5), (0.9, 1.1, 3.0), (-120.5, 33.25, -700.125), tuple(float(d) for d in direction))
+    return grid.image(np.random.default_rng(0).integers(-1024, 3000, grid.shape).astype(np.int16))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_values_and_grid_come_back(tmp_path: Path, ending: str) -> None:
+    image = _image()
+    path = tmp_path / f"Ünïcode 患者 a{ending}"
+    write_volume(image, path)
+    back = read_volume(path)
+    assert back.GetPixelID() == sitk.sitkInt16
+    assert (sitk.GetArrayViewFromImage(back) == sitk.GetArrayViewFromImage(image)).all()
+    assert Grid.of(back).matches(Grid.of(image), tolerance=1e-4)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_compressed_file_is_plain_gzip_of_what_simpleitk_writes(tmp_path: Path) -> None:
+    image = _image()
+    write_volume(image, tmp_path / "a.nii.gz")
+    sitk.WriteImage(image, str(tmp_path / "b.nii"))
+    assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "b.nii").read_bytes()
+
+
+def test_the_same_volume_gives_the_same_bytes(tmp_path: Path) -> None:
+    digests = set()
+    for name in ("a", "b"):
+        write_volume(_image(), tmp_path / f"{name}.nii.gz")
+        digests.add(hashlib.sha256((tmp_path / f"{name}.nii.gz").read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+def test_a_missing_a_damaged_and_a_foreign_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="There is no file"):
+        read_volume(tmp_path / "no.nii.gz")
+    (tmp_path / "bad.nii.gz").write_bytes(b"\x1f\x8bnonsense")
+    with pytest.raises(BadInputError, match="damaged"):
+        read_volume(tmp_path / "bad.nii.gz")
+    (tmp_path / "a.txt").write_text("hello")
+    with pytest.raises(UnsupportedFileError, match="unknown kind"):
+        read_volume(tmp_path / "a.txt")
+
+
+def test_a_picture_is_no_volume(tmp_path: Path) -> None:
+    sitk.WriteImage(sitk.Image(4, 4, sitk.sitkUInt8), str(tmp_path / "flat.nrrd"))
+    with pytest.raises(UnsupportedFileError, match="2 dimensions"):
+        read_volume(tmp_path / "flat.nrrd")
+
+
+def test_the_stem_of_a_volume_has_no_half_ending() -> None:
+    assert volume_stem(Path("a/ct.nii.gz")) == "ct"
+    assert volume_stem(Path("a/CT.v2.NRRD")) == "CT.v2"
