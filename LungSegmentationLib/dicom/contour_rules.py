@@ -1,0 +1,223 @@
+"""What several contours on one slice mean together: the same area once, holes, islands in holes, unions.
+
+DICOM (PS3.3 C.8.8.6.3) knows holes as keyholes and as ``CLOSEDPLANAR_XOR``; in practice they also come as a contour
+inside a contour, and the same contour comes several times. Plain XOR would erase what was drawn twice, plain union
+would fill the holes, so the relation of each two contours is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from LungSegmentationLib.dicom.scanline import Patch
+
+__all__ = ["Combined", "Outline", "combine", "exclusive", "union"]
+
+TOLERANCE = 0.25
+"""Distance in mm up to which two outlines are the same line: above what planning systems add by rounding to 0.1 mm,
+below the thinnest wall that anyone draws."""
+
+TOLERANCE_PIXELS = 0.5
+"""The same in pixels, for grids finer than that."""
+
+SAMPLES = 128
+FEW_PIXELS = 64
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """One closed contour on a slice: its vertices (n, 2) in mm within the slice plane, and its pixels."""
+
+    points: Floats
+    patch: Patch
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Pixels of all contours of a slice together, and how many were duplicates, holes, and overlapped in part."""
+
+    patch: Patch
+    duplicates: int = 0
+    holes: int = 0
+    overlaps: int = 0
+
+
+class _Relation(Enum):
+    APART = auto()
+    SAME = auto()
+    FIRST_INSIDE = auto()
+    SECOND_INSIDE = auto()
+    OVERLAPPING = auto()
+
+
+@dataclass
+class _Area:
+    """Contours that cover the same area."""
+
+    outline: Outline
+    patch: Patch
+    containers: list[_Area] = field(default_factory=list)
+    depth: int = 0
+
+
+def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
+    """Join the closed contours of a slice.
+
+    Contours whose outlines run within a quarter of a millimeter of each other for the most part cover the same area
+    and count once. A contour inside another is a hole, one inside the hole is an island, and so on. Contours that
+    overlap in part or touch are united. A hole is cut out of the areas that contain it and of no others.
+
+    Parameters
+    ----------
+    outlines
+        At least one.
+    pixel
+        Size of a pixel in mm, the smaller one.
+    """
+    if len(outlines) == 1:
+        return Combined(outlines[0].patch)
+    tolerance = min(TOLERANCE, TOLERANCE_PIXELS * pixel)
+    areas: list[_Area] = []
+    overlaps = 0
+    for outline in outlines:
+        new = _Area(outline, outline.patch)
+        inside_new: list[_Area] = []
+        partly = 0
+        for area in areas:
+            relation = _relation(area.outline, outline, tolerance)
+            if relation is _Relation.SAME:
+                area.patch = union([area.patch, outline.patch])
+                break
+            if relation is _Relation.FIRST_INSIDE:
+                inside_new.append(area)
+            elif relation is _Relation.SECOND_INSIDE:
+                new.containers.append(area)
+            partly += relation is _Relation.OVERLAPPING
+        else:
+            for area in inside_new:
+                area.containers.append(new)
+            areas.append(new)
+            overlaps += partly
+    # An area is inside areas with more pixels only, so in this order containers come first.
+    for area in sorted(areas, key=lambda one: -np.count_nonzero(one.outline.patch.pixels)):
+        area.depth = 1 + max((container.depth for container in area.containers), default=-1)
+    shapes = [_without_holes(area, areas) for area in areas if area.depth % 2 == 0]
+    return Combined(union(shapes), len(outlines) - len(areas), sum(area.depth % 2 for area in areas), overlaps)
+
+
+def exclusive(patches: Sequence[Patch]) -> Patch:
+    """Join patches by exclusive or, which is what ``CLOSEDPLANAR_XOR`` means."""
+    canvas = _canvas(patches)
+    for patch in patches:
+        canvas.pixels[_window(canvas, patch)] ^= patch.pixels
+    return canvas
+
+
+def union(patches: Sequence[Patch]) -> Patch:
+    """Join patches; one alone is returned as it is."""
+    if len(patches) == 1:
+        return patches[0]
+    canvas = _canvas(patches)
+    for patch in patches:
+        canvas.pixels[_window(canvas, patch)] |= patch.pixels
+    return canvas
+
+
+def _without_holes(area: _Area, areas: Sequence[_Area]) -> Patch:
+    holes = [hole for hole in areas if hole.depth == area.depth + 1 and area in hole.containers]
+    if not holes:
+        return area.patch
+    pixels = area.patch.pixels.copy()
+    for hole in holes:
+        mine, its = _common(area.patch, hole.patch)
+        pixels[mine] &= ~hole.patch.pixels[its]
+    return Patch(area.patch.row, area.patch.column, pixels)
+
+
+def _relation(first: Outline, second: Outline, tolerance: float) -> _Relation:
+    """Tell how two contours lie to each other: by their pixels where these leave no doubt, else by their outlines."""
+    mine, its = _common(first.patch, second.patch)
+    shared = int(np.count_nonzero(first.patch.pixels[mine] & second.patch.pixels[its]))
+    if shared == 0:
+        return _Relation.APART
+    sizes = int(np.count_nonzero(first.patch.pixels)), int(np.count_nonzero(second.patch.pixels))
+    large, small = (first, second) if sizes[0] >= sizes[1] else (second, first)
+    only_large, only_small = max(sizes) - shared, min(sizes) - shared
+    if only_large == only_small == 0:
+        return _Relation.SAME
+    inside = _Relation.SECOND_INSIDE if large is first else _Relation.FIRST_INSIDE
+    alike = only_large + only_small <= shared or max(sizes) <= FEW_PIXELS
+    if alike and max(_median_distance(first, second), _median_distance(second, first)) <= tolerance:
+        return _Relation.SAME
+    if only_small == 0:
+        return inside
+    if 2 * only_small > min(shared, only_large):
+        return _Relation.OVERLAPPING
+    samples = _samples(small.points)
+    outside = samples[~_contains(large.points, samples)]
+    return inside if _distances(outside, large.points).max(initial=0.0) <= tolerance else _Relation.OVERLAPPING
+
+
+def _median_distance(one: Outline, other: Outline) -> float:
+    """Return the median distance in mm of the first outline's points from the second outline."""
+    return float(np.median(_distances(_samples(one.points), other.points)))
+
+
+def _samples(points: Floats) -> Floats:
+    """Return points (n, 2) spread evenly over the length of an outline."""
+    closed = np.vstack([points, points[:1]])
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
+    places = (np.arange(SAMPLES) + 0.5) / SAMPLES * along[-1]
+    return np.column_stack([np.interp(places, along, closed[:, axis]) for axis in (0, 1)])
+
+
+def _distances(samples: Floats, points: Floats) -> Floats:
+    """Return the distance of each sample from the closed outline through ``points``."""
+    edges = np.roll(points, -1, axis=0) - points
+    squares = np.maximum((edges**2).sum(1), np.finfo(float).tiny)
+    offsets = samples[:, None, :] - points[None]
+    share = ((offsets * edges).sum(2) / squares).clip(0.0, 1.0)
+    nearest: Floats = np.sqrt(((offsets - share[..., None] * edges) ** 2).sum(2).min(1, initial=np.inf))
+    return nearest
+
+
+def _contains(points: Floats, samples: Floats) -> Bools:
+    """Tell for each sample whether it lies inside the outline, by the even-odd rule."""
+    x, y = points.T
+    next_x, next_y = np.roll(points, -1, axis=0).T
+    sample_x, sample_y = samples[:, :1], samples[:, 1:]
+    spans = (y <= sample_y) != (next_y <= sample_y)
+    rise = np.where(next_y == y, 1.0, next_y - y)
+    crossed = spans & (sample_x >= x + (sample_y - y) / rise * (next_x - x))
+    inside: Bools = np.count_nonzero(crossed, axis=1) % 2 == 1
+    return inside
+
+
+def _common(first: Patch, second: Patch) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the window that two patches share, in the elements of each; empty where they are apart."""
+    top, left = max(first.row, second.row), max(first.column, second.column)
+    bottom, right = max(min(first.end[0], second.end[0]), top), max(min(first.end[1], second.end[1]), left)
+    in_first, in_second = (
+        (slice(top - patch.row, bottom - patch.row), slice(left - patch.column, right - patch.column))
+        for patch in (first, second)
+    )
+    return in_first, in_second
+
+
+def _canvas(patches: Sequence[Patch]) -> Patch:
+    top, left = min(patch.row for patch in patches), min(patch.column for patch in patches)
+    bottom, right = max(patch.end[0] for patch in patches), max(patch.end[1] for patch in patches)
+    return Patch(top, left, np.zeros((bottom - top, right - left), bool))
+
+
+def _window(canvas: Patch, patch: Patch) -> tuple[slice, slice]:
+    top, left = patch.row - canvas.row, patch.column - canvas.column
+    return slice(top, top + patch.pixels.shape[0]), slice(left, left + patch.pixels.shape[1])
