@@ -136,12 +136,10 @@ class _PlainLines:
     def say(self, text: str, style: str = "") -> None:  # noqa: ARG002 - same call as on a screen
         if self._output is None:
             return
+        encoding = getattr(self._output, "encoding", None) or "utf-8"
         try:
-            self._output.write(text + "\n")
-            self._output.flush()
-        except UnicodeEncodeError:
-            encoding = self._output.encoding or "ascii"
             self._output.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+            self._output.flush()
         except (OSError, ValueError):  # the reader went away; the work matters more than the words about it
             self._output = None
 
