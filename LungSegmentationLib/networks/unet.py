@@ -181,13 +181,17 @@ def _size_at(size: int, level: int) -> int:
 
 @contextmanager
 def _frozen_statistics(norms: list[nn.BatchNorm2d]) -> Iterator[None]:
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        # Switching the statistics off altogether would save other tensors than the first computation did.
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked = batches
 
 
 def _without_running_means(stage: nn.Module) -> AbstractContextManager[None]:
