@@ -39,7 +39,7 @@ def save_model(path: str | Path, network: torch.nn.Module, card: ModelCard) -> N
     Parameters
     ----------
     path
-        File, by custom ending in ``.safetensors``. An old one is replaced only when the new one is on the disk.
+        File, by convention ending in ``.safetensors``. An old one is replaced only when the new one is on the disk.
     network
         As :func:`.unet.build_network` made it, on any device; not wrapped for several processes or by a compiler.
     card
@@ -155,6 +155,11 @@ def _read_header(path: Path) -> tuple[ModelCard, dict[str, Any]]:
     try:
         header = json.loads(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
+        if start[:2] in _PICKLE_STARTS:
+            raise BadInputError(
+                f"{path} is a pickled PyTorch file, not a model of LungSegmentation.",
+                "Such files can run code when they are opened; choose a .safetensors file.",
+            ) from error
         raise BadInputError(
             f"{path} is no safetensors file, or it is cut off.", "Copy the model file again."
         ) from error
