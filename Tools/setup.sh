@@ -25,10 +25,11 @@ fingerprint() {
 
 version_of() { "$1" -c 'import sys; print(sys.version)' 2>/dev/null; }
 
+is_chosen_python() { [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$python")" ]; }
+
 is_ready() {
     [ -f "$ready" ] && version_of "$python" >/dev/null || return 1
-    [ "$(sed -n 1p "$ready")" = "$(fingerprint)" ] || return 1
-    [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$python")" ]
+    [ "$(sed -n 1p "$ready")" = "$(fingerprint)" ] && is_chosen_python
 }
 
 has_groups() {
@@ -76,7 +77,9 @@ apt_install() {
 make_environment() {
     if [ -e "$environment" ] || [ -L "$environment" ]; then
         # Someone's own working environment is used, not deleted.
-        if [ ! -e "$begun" ] && "$python" -c 'import sys, pip; assert sys.version_info >= (3, 11)' >/dev/null 2>&1; then
+        works='import sys, pip; assert sys.version_info >= (3, 11)'
+        if [ ! -e "$begun" ] && "$python" -c "$works" >/dev/null 2>&1 && is_chosen_python; then
+            rm -f "$ready"
             return
         fi
         say "The folder $environment is half made or out of date: making it anew."
@@ -84,14 +87,14 @@ make_environment() {
     fi
     chosen=$(choose_python) || stop "No Python 3.11 or later was found${PYTHON:+ as “$PYTHON”}." \
         "Install one, or name one: make test PYTHON=/path/to/python3.11"
-    mkdir "$environment"
-    touch "$begun"
     if ! "$chosen" -c 'import ensurepip, venv' >/dev/null 2>&1; then
         package=$("$chosen" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
         apt_install needed "$package" || stop "$chosen has no venv module and this user cannot install it here." \
             "Have an administrator run: apt-get install $package"
     fi
     say "Making $environment with $("$chosen" --version)."
+    mkdir "$environment"
+    touch "$begun"
     "$chosen" -m venv "$environment" </dev/null >&2 ||
         stop "$chosen could not make the folder $environment; its own words are above."
 }
