@@ -22,7 +22,7 @@ class ProcessIdentity:
     pid
         Number of the process.
     created
-        When it was created (s since 1970, as psutil says it).
+        When it was created (s since 1970, as psutil says it); 0 where the system does not tell.
     mark
         On Linux the boot's id and the start in clock ticks since then, which setting the clock does not change;
         empty elsewhere.
@@ -43,6 +43,8 @@ class ProcessIdentity:
             return False
         if self.mark and other.mark:
             return self.mark == other.mark
+        if not self.created or not other.created:
+            return True  # a process that may be the one is never taken for dead
         return abs(self.created - other.created) <= _TOLERANCE_S
 
 

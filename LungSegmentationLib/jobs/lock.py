@@ -28,6 +28,7 @@ STALE_AFTER_S = 24 * 3600.0
 """A lock of another computer is dead when nothing in the run folder was written for this long."""
 
 _RECORD_BYTES = 1024
+_LONGEST_BYTES = 64 * 1024
 _GUARD_OFFSET = 1 << 20  # beyond the text: on Windows a locked range cannot be read
 _WAIT_S = 10.0
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -120,12 +121,12 @@ class RunLock:
         mine = LockHolder(me.pid, me.created, me.mark, host_name(), datetime.now(UTC).isoformat(timespec="seconds"))
         try:
             with _guarded(self._folder / LOCK_FILE) as descriptor:
-                holder = _parse(os.read(descriptor, _RECORD_BYTES))
+                holder = _parse(os.read(descriptor, _LONGEST_BYTES))
                 if holder is not None:
                     self._refuse_if_alive(holder)
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 # Always the same length in one call: who reads meanwhile sees the old text or the new one.
-                os.write(descriptor, json.dumps(asdict(mine)).encode("ascii").ljust(_RECORD_BYTES))
+                os.ftruncate(descriptor, os.write(descriptor, json.dumps(asdict(mine)).encode().ljust(_RECORD_BYTES)))
                 os.fsync(descriptor)
         except OSError as error:
             raise StorageError(
@@ -141,7 +142,7 @@ class RunLock:
             return
         file = self._folder / LOCK_FILE
         with contextlib.suppress(OSError), _guarded(file, create=False) as descriptor:
-            if _parse(os.read(descriptor, _RECORD_BYTES)) != held:
+            if _parse(os.read(descriptor, _LONGEST_BYTES)) != held:
                 return
             try:
                 file.unlink()
