@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from LungSegmentationLib.dicom.roi_grammar import TIER_WORDS, Drawing, Reading, Tier
 from LungSegmentationLib.dicom.roi_map import RoiMap, resolve_structure
-from LungSegmentationLib.dicom.roi_rules import TIER_WORDS, Drawing, Reading, RoiRules, Tier, load_roi_rules
+from LungSegmentationLib.dicom.roi_rules import RoiRules, load_roi_rules
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.labels import LabelSet
 
@@ -167,6 +168,7 @@ def assign(
     extra = _extra_names(label_set, rules)
     decisions: dict[int, RoiDecision] = {}
     candidates: list[_Candidate] = []
+    empty: list[_Candidate] = []
     for index, roi in enumerate(rois):
         outcome = corrected.get(index) or _from_map(index, roi, label_set, rules, roi_map)
         outcome = outcome or _from_rules(index, roi, label_set, rules, extra, warnings)
@@ -175,6 +177,7 @@ def assign(
         elif roi.contour_count > 0:
             candidates.append(outcome)
         else:
+            empty.append(outcome)
             reason = f"{outcome.reading.reason}, but it has no contour"
             decisions[index] = _decision(roi, RoiKind.EMPTY, reason, outcome.by)
     for structure in label_set.structures:
@@ -183,7 +186,7 @@ def assign(
             is_target = structure.interpreted_type in _TARGET_TYPES
             decisions.update(_choose(competing, structure.name, is_target, warnings))
     ordered = tuple(decisions[index] for index in range(len(rois)))
-    _warn_about_rest(ordered, warnings)
+    _warn_about_rest(ordered, empty, label_set, warnings)
     return RoiAssignment(ordered, tuple(dict.fromkeys(warnings)))
 
 
@@ -274,8 +277,9 @@ def _choose(competing: list[_Candidate], name: str, is_target: bool, warnings: l
     heard = [candidate for candidate in competing if candidate.by == best_origin]
     overruled = [candidate for candidate in competing if candidate.by != best_origin]
     decisions = {c.index: _lost(c, f"the {best_origin} names another ROI") for c in overruled}
+    lost: dict[int, RoiDecision] = {}
     if best_origin == "correction":
-        chosen, lost = heard, {}
+        chosen = heard
     elif is_target:
         chosen, lost = _choose_targets(heard, name, warnings)
     else:
@@ -357,14 +361,13 @@ def _choose_targets(
         groups.setdefault(key, []).append(candidate)
     chosen = []
     for group in groups.values():
-        first, *others = sorted(group, key=lambda candidate: candidate.rank)
+        first, *rest = sorted(group, key=lambda candidate: candidate.rank)
         chosen.append(first)
-        for candidate in others:
-            why = f"another drawing of the same target, “{first.roi.name}” is taken"
-            lost[candidate.index] = _lost(candidate, why)
-        if others:
+        for other in rest:
+            lost[other.index] = _lost(other, f"another drawing of the same target, “{first.roi.name}” is taken")
+        if rest:
             warnings.append(
-                f"{len(group)} drawings of one {name} ({_list(candidate.roi.name for candidate in group)}): "
+                f"{len(group)} drawings of one {name} ({_list(member.roi.name for member in group)}): "
                 f"“{first.roi.name}” is taken (manual before automatic, then the first observer), not their union."
             )
     return sorted(chosen, key=lambda candidate: candidate.index), lost
@@ -377,18 +380,17 @@ def _target_tier(candidate: _Candidate) -> tuple[int, bool]:
     return graded, candidate.reading.drawing is not None
 
 
-def _warn_about_rest(decisions: Iterable[RoiDecision], warnings: list[str]) -> None:
+def _warn_about_rest(
+    decisions: Iterable[RoiDecision], empty: Iterable[_Candidate], label_set: LabelSet, warnings: list[str]
+) -> None:
     unknown = [decision for decision in decisions if decision.kind is RoiKind.UNKNOWN]
     if unknown:
         warnings.append(f"Not understood, not used: {_list(decision.name for decision in unknown)}.")
     given = {decision.structure for decision in decisions}
-    for decision in decisions:
-        if (
-            decision.kind is RoiKind.EMPTY
-            and decision.reason.endswith("no contour")
-            and decision.structure not in given
-        ):
-            warnings.append(f"“{decision.name}” has no contour.")
+    for candidate in empty:
+        if candidate.structure not in given:
+            name = label_set[candidate.structure].name
+            warnings.append(f"“{candidate.roi.name}” has no contour, and no other ROI is the {name}.")
 
 
 def _list(names: Iterable[str]) -> str:
