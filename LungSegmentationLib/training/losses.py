@@ -198,9 +198,10 @@ class SegmentationLoss(nn.Module):
             that count; a channel that no slice of the batch counts is left out of the mean.
         """
         weight = counted.to(probabilities.dtype)
-        hits = (torch.where(target, probabilities, 0.0).sum((2, 3)) * weight).sum(0)
+        mask = target.to(probabilities.dtype)
+        hits = ((probabilities * mask).sum((2, 3)) * weight).sum(0)
         predicted = (probabilities.sum((2, 3)) * weight).sum(0)
-        true = (target.sum((2, 3)) * weight).sum(0)
+        true = (mask.sum((2, 3)) * weight).sum(0)
         hits, predicted, true, slices = self._over_processes(torch.stack((hits, predicted, true, weight.sum(0))))
 
         dice = self.config.region == "dice"
@@ -243,9 +244,10 @@ class ExclusiveLoss(SegmentationLoss):
         labels = target.long()
         labels = labels.masked_fill(merged.gather(1, labels.flatten(1)).view_as(labels), 0)
 
-        log_probabilities = functional.log_softmax(logits, dim=1)
-        background = log_probabilities.masked_fill(~merged[:, :, None, None], -torch.inf).logsumexp(1, keepdim=True)
-        log_probabilities = torch.cat((background, log_probabilities[:, 1:]), dim=1)
+        background = (logits + _closed(~merged, logits)).logsumexp(1, keepdim=True)
+        hidden = functional.pad(~annotated, (1, 0), value=False)
+        structures = (logits + _closed(hidden, logits))[:, 1:]
+        log_probabilities = functional.log_softmax(torch.cat((background, structures), dim=1), dim=1)
 
         own = -log_probabilities.gather(1, labels[:, None])[:, 0]
         weight = self.pixel_weights.to(own)[labels]
@@ -255,6 +257,11 @@ class ExclusiveLoss(SegmentationLoss):
         counted = functional.pad(annotated, (1, 0), value=self.config.dice_background)
         classes = torch.arange(self.channels, device=labels.device)[None, :, None, None]
         return pixel, self._region(log_probabilities.exp(), labels[:, None] == classes, counted)
+
+
+def _closed(channels: Tensor, like: Tensor) -> Tensor:
+    """Return −∞ for these channels of these slices, bool (B, C), and 0 for the others: (B, C, 1, 1), to be added."""
+    return torch.zeros_like(channels, dtype=like.dtype).masked_fill(channels, -torch.inf)[:, :, None, None]
 
 
 class KeepLoss(SegmentationLoss):
