@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.headers import read_header
+from LungSegmentationLib.dicom.headers import quiet_parser, read_header
 from LungSegmentationLib.dicom.images import CT_CLASSES, MOST_VOXELS, ImageInfo, image_info
 from LungSegmentationLib.dicom.pixels import AIR, ScaleNotes, check_pixels, stored_frames, to_hu
 from LungSegmentationLib.dicom.slices import Arrangement, arrange
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 
     from LungSegmentationLib.dicom.scan import CTSeries
 
-__all__ = ["CTVolume", "quiet_parser", "read_ct"]
+__all__ = ["CTVolume", "read_ct"]
 
 # One volume and its files' headers; threads overlap the disk with the arithmetic, which releases the interpreter.
 THREADS = 4
@@ -69,14 +67,6 @@ class _Place:
 
     file: int
     frame: int
-
-
-@contextmanager
-def quiet_parser() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values from the user: what matters of them is checked and reported here."""
-    with python_warnings.catch_warnings():
-        python_warnings.filterwarnings("ignore", module=r"pydicom\..*")
-        yield
 
 
 def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVolume:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -24,7 +27,7 @@ from pydicom.multival import MultiValue
 
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
-__all__ = ["Header", "Pixels", "decode_text", "inflate", "read_header"]
+__all__ = ["Header", "Pixels", "decode_text", "inflate", "meta_end", "quiet_parser", "read_header"]
 
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 # Enough for the header of nearly every CT slice; the rest of the file is read only where it is not.
@@ -251,6 +254,14 @@ def decode_text(value: bytes, character_set: str) -> str:
     return text.strip(" \0")
 
 
+@contextmanager
+def quiet_parser() -> Iterator[None]:
+    """Keep pydicom's remarks on odd values from the user: what matters of them is checked and reported here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pydicom\..*")
+        yield
+
+
 def inflate(data: bytes, path: Path) -> bytes:
     """Inflate the data set of a deflated file, of bounded size.
 
@@ -348,9 +359,9 @@ def _parse(path: Path, source: BytesIO, size: int, *, complete: bool) -> Header 
     pixels = _pixels(source, implicit, little, size)
     if pixels is None and not complete:
         return None
-    if not len(dataset) and pixels is None:
-        raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
     meta = dataset.file_meta
+    if not len(dataset) and not len(meta) and pixels is None:
+        raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
     syntax = _meta_uid(meta, 0x00020010)
     if not syntax:
         syntax = "1.2.840.10008.1.2" if implicit else ("1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2")
