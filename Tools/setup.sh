@@ -89,7 +89,7 @@ make_environment() {
         "Install one, or name one: make test PYTHON=/path/to/python3.11"
     if ! "$chosen" -c 'import ensurepip, venv' >/dev/null 2>&1; then
         package=$("$chosen" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
-        apt_install needed "$package" || stop "$chosen has no venv module and this user cannot install it here." \
+        apt_install needed "$package" || stop "$chosen has no venv module, and it could not be installed here." \
             "Have an administrator run: apt-get install $package"
     fi
     say "Making $environment with $("$chosen" --version)."
