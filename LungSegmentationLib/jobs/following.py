@@ -26,6 +26,11 @@ class EventFollower(Protocol):
         """Return what is new, at once."""
         ...
 
+    @property
+    def has_more(self) -> bool:
+        """Whether the last :meth:`poll` left something for the next one."""
+        ...
+
     def text(self) -> str:
         """Return the latest lines that are no events: what the job printed, a traceback."""
         ...
@@ -85,6 +90,12 @@ class FileFollower:
         self._position = from_offset
         self._lines = _Lines()
         self._inode: tuple[int, int] | None = None
+        self._filled = False
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last :meth:`poll` left something for the next one."""
+        return self._filled
 
     @property
     def offset(self) -> int:
@@ -92,7 +103,8 @@ class FileFollower:
         return self._position - len(self._lines.rest)
 
     def poll(self) -> list[Event]:
-        """Return what is new, 256 KiB at most: call again while something comes."""
+        """Return what is new, of 256 KiB at most: call again while there :attr:`has_more`."""
+        self._filled = False
         try:
             with self._file.open("rb") as stream:
                 status = os.fstat(stream.fileno())
@@ -106,6 +118,7 @@ class FileFollower:
         except OSError:  # not there yet, being replaced, or its disk is away for the moment
             return []
         self._position += len(data)
+        self._filled = len(data) == _CHUNK_BYTES
         return self._lines.feed(data)
 
     def text(self) -> str:
@@ -127,6 +140,11 @@ class PipeFollower:
         self._lines = _Lines()
         self._thread = threading.Thread(target=self._read, args=(pipe,), name="events", daemon=True)
         self._thread.start()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something came since the last :meth:`poll`."""
+        return not self._chunks.empty()
 
     @property
     def at_end(self) -> bool:
@@ -198,7 +216,7 @@ def wait_for_events(
         yield from events
         if not running and ended_at is None:
             ended_at = time.monotonic()
-        if not events:
+        if not events and not follower.has_more:
             if ended_at is not None:
                 # A pipe that a child of the job holds open must not keep us for ever.
                 open_pipe = isinstance(follower, PipeFollower) and not follower.at_end

@@ -28,6 +28,7 @@ JOB_VARIABLE = "LUNGSEG_JOB"
 """Environment variable that marks the processes of one job, also those whose parents are gone."""
 
 GRACE_S = 5.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass
@@ -243,21 +244,19 @@ def terminate_tree(
     if sys.platform != "win32":
         _ask(known.values())
     deadline = time.monotonic() + grace_s
-    alive = _still_alive(known, mark)
-    while alive and time.monotonic() < deadline:
-        psutil.wait_procs(alive, timeout=min(0.1, grace_s))
-        alive = _still_alive(known, mark)
+    # Looked at and not waited for: waiting would take a child's exit code away from whoever started it.
+    deadline = time.monotonic() + grace_s
+    while _still_alive(known) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
     killed: set[int] = set()
     # A tree may grow while it is felled: look again until nothing is left.
-    for _ in range(20):
-        if not alive:
-            break
+    deadline = time.monotonic() + GRACE_S
+    while (alive := _still_alive(known, mark)) and time.monotonic() < deadline:
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 process.kill()
                 killed.add(process.pid)
-        psutil.wait_procs(alive, timeout=0.5)
-        alive = _still_alive(known, mark)
+        time.sleep(_LOOK_EVERY_S)
     survived = {process.pid for process in alive}
     return TreeEnd(
         ended=tuple(sorted(known.keys() - killed - survived)),
@@ -284,22 +283,20 @@ def _marked(mark: str | None) -> list[psutil.Process]:
     return found
 
 
-def _still_alive(known: dict[int, psutil.Process], mark: str | None) -> list[psutil.Process]:
-    """Return who of the tree lives, children born meanwhile included (they are added to ``known``)."""
-    alive = []
+def _still_alive(known: dict[int, psutil.Process], mark: str | None = None) -> list[psutil.Process]:
+    """Return who of the tree lives; children born meanwhile are added to ``known``."""
     for process in [*known.values(), *_marked(mark)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            # is_running compares the creation time, so that a reused pid is nobody of ours.
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                for member in _tree(process):
-                    known.setdefault(member.pid, member)
-                alive.append(process)
-    born = [process for process in known.values() if process not in alive and process.is_running()]
-    for process in born:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                alive.append(process)
-    return list({process.pid: process for process in alive}.values())
+        for member in [process, *_tree(process)]:
+            known.setdefault(member.pid, member)
+    return [process for process in known.values() if _is_alive(process)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        # is_running compares the creation time, so that a reused pid is nobody of ours.
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _ask(processes: Iterable[psutil.Process]) -> None:
