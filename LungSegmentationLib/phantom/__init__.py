@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from LungSegmentationLib.errors import StorageError, UsageError
 from LungSegmentationLib.phantom.dicom_files import write_dicom
 from LungSegmentationLib.phantom.options import Orientation, PatientPosition, PhantomOptions
@@ -94,7 +96,7 @@ def write_patient(patient: PhantomPatient, folder: Path) -> Path:
 def _write_truth(patient: PhantomPatient, folder: Path) -> None:
     import SimpleITK as sitk
 
-    volume = patient.grid.voxel_volume
+    volume, keys = patient.grid.voxel_volume, patient.structures.label_set.keys
     truth = {
         "schema": 1,
         "patient_id": patient.patient_id,
@@ -103,7 +105,7 @@ def _write_truth(patient: PhantomPatient, folder: Path) -> None:
         "label_set": patient.structures.label_set.name,
         "drawn": list(patient.drawn),
         "roi_names": dict(patient.roi_names),
-        "cc": {key: round(count * volume, 3) for key, count in patient.structures.voxel_counts().items()},
+        "cc": {key: round(np.count_nonzero(patient.structures.mask(key)) * volume, 3) for key in keys},
         "lung_excludes_gtv": patient.lung_excludes_gtv,
         "contrast": patient.contrast,
         "size": list(patient.grid.size),

@@ -76,7 +76,8 @@ class Placement:
     @property
     def mean_scale(self) -> float:
         """Millimeters of the patient per millimeter of the standard."""
-        return float(np.prod(self.scale)) ** (1 / 3)
+        x, y, z = self.scale
+        return float(np.cbrt(x * y * z))
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Anatomy:
     def body(self, points: Points) -> Field:
         """Skin surface, arms and breasts apart."""
         distance = squircle(points.x, points.y, _profile(points, BODY_WIDTH), _profile(points, BODY_DEPTH), self.corner)
-        flat = -points.y - (BACK - 14) if self.prone else points.y - (BACK - 11)
+        flat: Field = -points.y - (BACK - 14) if self.prone else points.y - (BACK - 11)
         return smooth_max(distance, np.broadcast_to(flat, distance.shape), 18)
 
     def cavity(self, points: Points) -> Field:
@@ -163,7 +164,8 @@ class Anatomy:
         side = np.abs(y - 23 - 0.22 * np.abs(points.x)) - 4
         transverse = np.maximum(np.maximum(side, np.abs(points.x) - 36), -6.0 * (level - 0.15))
         wings = np.maximum(transverse, 13 - np.abs(points.x))
-        return np.minimum(np.minimum(ring, spinous), wings)
+        result: Field = np.minimum(np.minimum(ring, spinous), wings)
+        return result
 
     def ribs(self, points: Points, cavity: Field) -> Field:
         """Ribs: bands of the chest wall that run down from back to front."""
@@ -172,14 +174,17 @@ class Anatomy:
         result = smooth_max(np.abs(cavity - 6.5) - 4.2, np.broadcast_to(band, cavity.shape), 3)
         gap = 21 - np.abs(points.x)
         low = np.maximum(-175 - points.z, points.z - 112)
-        return np.maximum(np.maximum(result, gap), low)
+        rounded: Field = np.maximum(np.maximum(result, gap), low)
+        return rounded
 
     def sternum(self, points: Points) -> Field:
         """Breastbone in front of the cavity."""
         front = _profile(points, CAVITY_CENTER) - _profile(points, CAVITY_DEPTH) - 5.0
         half = 15 + 5 * np.clip((points.z - 30) * (1 / 30), 0, 1)
-        result = smooth_max(np.abs(points.x) - half, np.abs(points.y - front) - 5.0, 4)
-        return np.maximum(result, np.abs(points.z - 0) - 78)
+        across: Field = (np.abs(points.x) - half).astype(np.float32)
+        plate = smooth_max(across, np.abs(points.y - front) - 5.0, 4)
+        result: Field = np.maximum(plate, np.abs(points.z) - 78)
+        return result
 
     def mediastinum(self, points: Points) -> Field:
         """The middle of the chest without heart and vessels: what both lungs leave free."""
@@ -203,11 +208,11 @@ class Anatomy:
         """One lung: what cavity, diaphragm and the solid organs leave of its half of the chest."""
         tip = 34.0 if left else -34.0
         away = (points.x - tip) ** 2 + (points.y - 32) ** 2
-        top = (points.z - self.apex[1 if left else 0] + 0.016 * np.minimum(away, 4000)) * np.float32(0.7)
+        top: Field = (points.z - self.apex[1 if left else 0] + 0.016 * np.minimum(away, 4000)) * np.float32(0.7)
         floor = np.maximum(self.dome(points, left), top)
         result = smooth_max(smooth_max(cavity + 1.5, -solid, 5), np.broadcast_to(floor, cavity.shape), 5)
         side = (self.septum - points.x) if left else (points.x - self.septum)
-        return np.maximum(result, side)
+        return np.maximum(result, side).astype(np.float32, copy=False)
 
 
 def _profile(points: Points, values: tuple[float, ...]) -> Field:

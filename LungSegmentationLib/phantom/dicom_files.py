@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.tag import Tag
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from LungSegmentationLib.errors import StorageError
 from LungSegmentationLib.phantom.patient import PhantomPatient, PhantomRoi, SliceContour
@@ -23,7 +24,7 @@ from LungSegmentationLib.phantom.scanner import field_of_view
 
 __all__ = ["DicomStyle", "draw_style", "phantom_uid", "write_dicom"]
 
-IMPLEMENTATION = "2.25.316290412973842047551269438612350481"
+IMPLEMENTATION = UID("2.25.316290412973842047551269438612350481")
 CONTOUR_DATA = Tag(0x3006, 0x0050)
 STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"
 LONGEST_EXPLICIT = 0xFFFE
@@ -65,10 +66,10 @@ class DicomStyle:
     implicit: bool
 
 
-def phantom_uid(patient: PhantomPatient, *parts: object) -> str:
+def phantom_uid(patient: PhantomPatient, *parts: object) -> UID:
     """Return a UID (PS3.5 B.2) that depends on the patient's seed, index and options and on ``parts`` only."""
     text = "|".join(str(part) for part in (patient.seed, patient.index, patient.options, *parts))
-    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
+    return UID(f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}")
 
 
 def draw_style(patient: PhantomPatient) -> DicomStyle:
@@ -139,7 +140,7 @@ def _file_name(style: DicomStyle, kind: str, number: int, uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:12]
 
 
-def _common(patient: PhantomPatient, style: DicomStyle, sop_class: str, *, implicit: bool) -> FileDataset:
+def _common(patient: PhantomPatient, style: DicomStyle, sop_class: UID, *, implicit: bool) -> FileDataset:
     meta = FileMetaDataset()
     meta.FileMetaInformationVersion = b"\x00\x01"
     meta.MediaStorageSOPClassUID = sop_class
@@ -151,8 +152,8 @@ def _common(patient: PhantomPatient, style: DicomStyle, sop_class: str, *, impli
     dataset.SOPClassUID = sop_class
     rng = np.random.default_rng([patient.seed, patient.index, 8])
     date = f"{int(rng.integers(2012, 2025))}{int(rng.integers(1, 13)):02d}{int(rng.integers(1, 29)):02d}"
-    dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = date
-    dataset.StudyTime = dataset.SeriesTime = dataset.ContentTime = f"{int(rng.integers(8, 18)):02d}3000"
+    dataset.StudyDate = dataset.SeriesDate = date
+    dataset.StudyTime = dataset.SeriesTime = f"{int(rng.integers(8, 18)):02d}3000"
     dataset.AccessionNumber = ""
     dataset.ReferringPhysicianName = ""
     dataset.StudyDescription = "Thorax"
@@ -173,6 +174,7 @@ def _image_template(patient: PhantomPatient, style: DicomStyle) -> FileDataset:
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL" if patient.options.orientation == "axial" else "REFORMATTED"]
     if patient.options.orientation != "axial":
         dataset.ImageType = ["DERIVED", "SECONDARY", "REFORMATTED"]
+    dataset.ContentDate, dataset.ContentTime = dataset.StudyDate, dataset.StudyTime
     dataset.AcquisitionDate, dataset.AcquisitionTime = dataset.StudyDate, dataset.StudyTime
     dataset.Modality = "CT"
     dataset.Manufacturer = style.manufacturer
@@ -232,7 +234,8 @@ def _fill_image(
 def _structure_set(patient: PhantomPatient, style: DicomStyle) -> FileDataset:
     contours = [[_contour_text(contour) for contour in roi.contours] for roi in patient.rois]
     too_long = max((len(text) for texts in contours for text in texts), default=0) > LONGEST_EXPLICIT
-    dataset = _common(patient, style, RTStructureSetStorage, implicit=style.implicit or too_long)
+    implicit = style.implicit or too_long
+    dataset = _common(patient, style, RTStructureSetStorage, implicit=implicit)
     uid = phantom_uid(patient, "rtstruct")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
     dataset.Modality = "RTSTRUCT"
@@ -268,7 +271,7 @@ def _structure_set(patient: PhantomPatient, style: DicomStyle) -> FileDataset:
         for roi in patient.rois
     ]
     dataset.ROIContourSequence = [
-        _roi_item(patient, roi, texts) for roi, texts in zip(patient.rois, contours, strict=True)
+        _roi_item(patient, roi, texts, implicit=implicit) for roi, texts in zip(patient.rois, contours, strict=True)
     ]
     dataset.RTROIObservationsSequence = [
         _item(
@@ -282,7 +285,7 @@ def _structure_set(patient: PhantomPatient, style: DicomStyle) -> FileDataset:
     return dataset
 
 
-def _roi_item(patient: PhantomPatient, roi: PhantomRoi, texts: Iterable[str]) -> Dataset:
+def _roi_item(patient: PhantomPatient, roi: PhantomRoi, texts: Iterable[str], *, implicit: bool) -> Dataset:
     item = _item(ROIDisplayColor=list(roi.plan.color), ReferencedROINumber=str(roi.plan.number))
     contours = []
     for contour, text in zip(roi.contours, texts, strict=True):
@@ -293,7 +296,8 @@ def _roi_item(patient: PhantomPatient, roi: PhantomRoi, texts: Iterable[str]) ->
         entry.NumberOfContourPoints = str(len(contour.points))
         # As raw bytes: pydicom would make an object of each of some hundred thousand decimal strings.
         value = text.encode("ascii")
-        entry[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(value), value, 0, False, True)
+        entry[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(value), value, 0, implicit, True)
+        entry.set_original_encoding(implicit, True, default_encoding)
         contours.append(entry)
     if contours:
         item.ContourSequence = contours

@@ -61,7 +61,7 @@ def find_organs(anatomy: Anatomy, view: View, body: Field) -> Organs:
 
     heart = view.union(anatomy.chambers[:1], 14.0)
     atria = view.union(anatomy.chambers[1:], 14.0)
-    heart = _join(view, heart, atria, 10.0)
+    heart = _join(heart, atria, 10.0)
     arteries = view.union(anatomy.arteries)
     veins = view.union(anatomy.veins)
     airways = view.union(anatomy.airways)
@@ -94,7 +94,7 @@ def find_organs(anatomy: Anatomy, view: View, body: Field) -> Organs:
     return Organs(view, body, cavity, spine, right, left, heart, arteries, veins, airways, esophagus, tuple(tumors))
 
 
-def _join(view: View, first: Patch | None, second: Patch | None, width: float) -> Patch | None:
+def _join(first: Patch | None, second: Patch | None, width: float) -> Patch | None:
     if first is None or second is None:
         return first or second
     rows, columns = (

@@ -80,7 +80,7 @@ def paint(organs: Organs, anatomy: Anatomy, palette: Palette, texture: Field, ve
 
     lung = np.minimum(organs.lung_right, organs.lung_left)
     air = palette.lung + 0.28 * np.where(anatomy.prone, -points.y, points.y) + 22 * texture
-    put(lung, air + vessels * (palette.organ - air))
+    put(lung, (air + vessels * (palette.organ - air)).astype(np.float32, copy=False))
 
     put_patch(organs.esophagus, palette.organ)
     put_patch(organs.veins, palette.blood - 4)
@@ -91,7 +91,7 @@ def paint(organs: Organs, anatomy: Anatomy, palette: Palette, texture: Field, ve
         put_patch(organs.view.union(anatomy.blood_pools), palette.blood, soft=4.0)
         # Fat in the grooves of the heart, deepest near the surface.
         groove = np.abs(organs.heart.values + 4.5 + 2.5 * texture[window]) - 0.6
-        _blend(hu[window], groove, palette.fat + 20, edge * 1.5, 0.5)
+        _blend(hu[window], groove.astype(np.float32, copy=False), palette.fat + 20, edge * 1.5, 0.5)
     put_patch(organs.arteries, palette.blood)
     put_patch(organs.airways, AIR + 8)
     put_patch(organs.view.union(anatomy.esophagus_air), -620.0, soft=1.5)

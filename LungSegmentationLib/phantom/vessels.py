@@ -104,7 +104,7 @@ def spread_vessels(vessels: NDArray[np.float64], grid: Grid, placement: Placemen
                 for dx in range(-reach[0], reach[0] + 1):
                     if np.linalg.norm((np.abs((dx, dy, dz)) - 0.5).clip(0) * spacing) > float(radius.max()) + edge:
                         continue
-                    _deposit(flat, grid, base + (dx, dy, dz), spots, radius, edge)
+                    _deposit(flat, grid, base + np.array((dx, dy, dz)), spots, radius, edge)
     return filled
 
 
