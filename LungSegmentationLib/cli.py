@@ -197,7 +197,7 @@ def phantom(
             reporter.progress("phantom", done, total)
             reporter.check_cancelled()
 
-        options = PhantomOptions.of(in_plane=size, slices=slices, complete=complete)
+        options = PhantomOptions(in_plane=size, slices=slices, complete=complete)
         make_phantoms(out, patients, seed, options=options, progress=progress)
         reporter.result({"dicom": out / "dicom", "truth": out / "truth"})
 

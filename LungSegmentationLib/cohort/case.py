@@ -19,6 +19,7 @@ from LungSegmentationLib.cohort.records import (
     StructureRecord,
     write_record,
 )
+from LungSegmentationLib.cohort.selection import volume_key
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
 from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiInfo, RoiMap, RoiRules, assign
@@ -71,7 +72,7 @@ def draw_structures(
     rules: RoiRules,
     *,
     roi_map: RoiMap | None = None,
-    corrections: Mapping[str, str | None] | None = None,
+    corrections: Mapping[str | int, str | None] | None = None,
 ) -> DrawnStructures:
     """Turn the contours of an RTSTRUCT into structures on the grid of a CT.
 
@@ -147,7 +148,7 @@ def import_case(
     rules: RoiRules,
     *,
     roi_map: RoiMap | None = None,
-    corrections: Mapping[str, str | None] | None = None,
+    corrections: Mapping[str | int, str | None] | None = None,
     synthetic_ptv: float | None = None,
     fingerprint: str = "",
 ) -> Case:
@@ -180,12 +181,13 @@ def import_case(
             patient_id=planned.patient_id,
             study_uid=ct.study_uid,
             series_uid=ct.series_uid,
+            volume_key=volume_key(planned.series),
             frame_of_reference_uid=ct.frame_of_reference_uid,
             rtstruct_uid=rtstruct.sop_instance_uid,
             rtstruct_label=rtstruct.label,
             linked_by=planned.link.by,
-            ct_folder=str(planned.series.files[0].parent),
-            rtstruct_file=str(rtstruct.path),
+            ct_folder=str(planned.series.files[0].parent.resolve()),
+            rtstruct_file=str(rtstruct.path.resolve()),
             sop_instance_uids=ct.sop_instance_uids,
         ),
         geometry=Geometry.of(ct.grid),

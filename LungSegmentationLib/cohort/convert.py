@@ -22,7 +22,7 @@ from LungSegmentationLib.cohort.case import import_case, write_case
 from LungSegmentationLib.cohort.corrections import RoiCorrections
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
-from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases
+from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, volume_key
 from LungSegmentationLib.cohort.table import TableRow, write_table
 from LungSegmentationLib.dicom.roi_names import RoiMap, load_roi_rules
 from LungSegmentationLib.dicom.scan import ScanResult, scan
@@ -82,7 +82,7 @@ class _Work:
     folder: Path
     label_set: LabelSet
     roi_map: RoiMap | None
-    corrections: dict[str, str | None]
+    corrections: dict[str | int, str | None]
     synthetic_ptv: float | None
     fingerprint: str
 
@@ -166,7 +166,7 @@ def convert(
             load_roi_rules(),
             ct=options.ct,
             rtstruct=options.rtstruct,
-            known_names={record.source.series_uid: name for name, record in known.items()},
+            known_names={record.source.volume_key: name for name, record in known.items()},
         )
         if not plan.cases:
             raise _nothing_to_convert(dicom, found, plan)
@@ -200,7 +200,7 @@ def fingerprint_of(
     planned: PlannedCase,
     label_set: LabelSet,
     options: ConversionOptions,
-    corrections: dict[str, str | None],
+    corrections: dict[str | int, str | None],
 ) -> str:
     """Return a digest of all that the result depends on: files, rules, map, corrections, options, our version.
 
@@ -211,7 +211,7 @@ def fingerprint_of(
     def add(*values: object) -> None:
         digest.update(repr(values).encode("utf-8", "surrogatepass"))
 
-    add(CONVERSION_VERSION, planned.link.by, planned.series.series_uid)
+    add(CONVERSION_VERSION, planned.link.by, volume_key(planned.series))
     for file in sorted(planned.series.files):
         state = file.stat()
         add(file.name, state.st_size, state.st_mtime_ns)
@@ -221,7 +221,7 @@ def fingerprint_of(
         digest.update(rules.read_bytes())
     if options.roi_map:
         digest.update(options.roi_map.read_bytes())
-    add(sorted(corrections.items()), options.synthetic_ptv)
+    add(sorted(corrections.items(), key=repr), options.synthetic_ptv)
     return digest.hexdigest()
 
 
@@ -348,7 +348,7 @@ def _check_label_set(paths: CohortPaths, label_set: LabelSet) -> None:
     record = CohortRecord(label_set=label_set_to_dict(label_set))
     if paths.cohort.is_file():
         before = read_record(CohortRecord, paths.cohort)
-        if label_set_from_dict(before.label_set) != label_set:
+        if label_set_from_dict(before.label_set, paths.cohort) != label_set:
             raise UsageError(
                 f"{paths.root} was made with another version of the label set “{before.label_set.get('name')}”.",
                 "Convert into a new folder.",

@@ -52,9 +52,9 @@ class RoiCorrections:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BadInputError(f"{paths.corrections} is damaged ({error}).", "Mend or remove it.") from error
 
-    def of(self, rtstruct_uid: str) -> dict[str, str | None]:
+    def of(self, rtstruct_uid: str) -> dict[str | int, str | None]:
         """Return ROI name → structure key (or ``None``: not to be used) for one RTSTRUCT."""
-        return dict(self._by_rtstruct.get(rtstruct_uid, {}))
+        return dict(self._by_rtstruct.get(rtstruct_uid, {}).items())
 
     def set(self, rtstruct_uid: str, roi_name: str, structure: str | None) -> None:
         """Remember that an ROI is this structure, or (``None``) is not to be used."""

@@ -57,6 +57,7 @@ class Source(_Record):
     patient_id: str
     study_uid: str
     series_uid: str
+    volume_key: str
     frame_of_reference_uid: str
     rtstruct_uid: str
     rtstruct_label: str

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases"]
+__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases", "volume_key"]
 
 CtChoice = Literal["all", "most-slices", "newest"]
 CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
@@ -69,6 +69,11 @@ class _Candidate:
     warnings: tuple[str, ...]
 
 
+def volume_key(series: CTSeries) -> str:
+    """Return what tells a CT volume from all others: the series UID; for a part of a split series also a slice."""
+    return series.series_uid if series.parts == 1 else f"{series.series_uid}/{series.sop_instance_uids[0]}"
+
+
 def plan_cases(
     scan: ScanResult,
     label_set: LabelSet,
@@ -92,7 +97,7 @@ def plan_cases(
         Which RTSTRUCT of a CT that has several: ``most-structures``, ``newest``, ``oldest``, or a text that its
         label contains or its SOP Instance UID ends with.
     known_names
-        Series Instance UID → name of the case, from earlier conversions: a name never moves to another CT.
+        :func:`volume_key` of a CT → name of the case, from earlier conversions: a name never moves to another CT.
 
     Raises
     ------
@@ -110,7 +115,7 @@ def plan_cases(
     names = _name([c.link.series for c in candidates], known_names or {})
     cases = [
         PlannedCase(
-            names[candidate.link.series.series_uid],
+            names[volume_key(candidate.link.series)],
             candidate.patient_id,
             candidate.link.series,
             candidate.link,
@@ -130,7 +135,7 @@ def _cases_of(
     by_series: dict[str, list[tuple[Link, tuple[str, ...]]]] = defaultdict(list)
     for links in by_rtstruct.values():
         best, warnings = _best_series(links)
-        by_series[best.series.series_uid].append((best, warnings))
+        by_series[volume_key(best.series)].append((best, warnings))
 
     candidates = []
     skipped = []
@@ -149,20 +154,18 @@ def _cases_of(
                 )
                 for other, _ in others
             ]
-        candidates.append(_Candidate(patient.patient_id, link, (*warnings, *link.warnings)))
+        candidates.append(_Candidate(patient.patient_id, link, (*patient.warnings, *warnings, *link.warnings)))
     candidates, left_out = _choose_cts(candidates, ct)
     skipped += left_out
     skipped += [
         Skipped(patient.patient_id, series.series_uid, _describe_ct(series), "no RTSTRUCT belongs to this CT")
-        for study in patient.studies
-        for series in study.series
-        if series.series_uid not in by_series
+        for series in patient.series
+        if volume_key(series) not in by_series
     ]
     linked = set(by_rtstruct)
     skipped += [
         Skipped(patient.patient_id, file.sop_instance_uid, _describe(file), "no CT belongs to this RTSTRUCT")
-        for study in patient.studies
-        for file in study.rtstructs
+        for file in patient.rtstructs
         if file.sop_instance_uid not in linked
     ]
     return candidates, skipped
@@ -234,23 +237,24 @@ def _structure_count(file: RTStructFile, label_set: LabelSet, rules: RoiRules) -
 
 
 def _name(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:
-    names = {s.series_uid: known[s.series_uid] for s in series if s.series_uid in known}
+    keys = [volume_key(one) for one in series]
+    names = {key: known[key] for key in keys if key in known}
     taken = {name.casefold() for name in known.values()}
     wanted: dict[str, list[CTSeries]] = defaultdict(list)
     for one in series:
-        if one.series_uid not in names:
+        if volume_key(one) not in names:
             wanted[safe_name(one.patient_id or "no-id").casefold()].append(one)
     for folded, rivals in wanted.items():
         for one in rivals:
             name = safe_name(one.patient_id or "no-id")
             if len(rivals) > 1 or folded in taken:
-                digest = hashlib.sha256(one.series_uid.encode()).hexdigest()
+                digest = hashlib.sha256(volume_key(one).encode()).hexdigest()
                 length = 6
                 while f"{name}_{digest[:length]}".casefold() in taken:
                     length += 1
                 name = f"{name}_{digest[:length]}"
             taken.add(name.casefold())
-            names[one.series_uid] = name
+            names[volume_key(one)] = name
     return names
 
 

@@ -68,7 +68,7 @@ def conversion_figures(cohort: Path, case: str | None = None) -> list[Path]:
     """
     paths = CohortPaths(cohort)
     paths.require()
-    label_set = label_set_from_dict(read_record(CohortRecord, paths.cohort).label_set)
+    label_set = label_set_from_dict(read_record(CohortRecord, paths.cohort).label_set, paths.cohort)
     pictured = _load(_choose(paths, case), label_set)
     return [
         _stored_to_saved(pictured, paths.figures / PHASE_2),

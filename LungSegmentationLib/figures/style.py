@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from LungSegmentationLib.storage import atomic_path
@@ -28,13 +29,19 @@ WINDOW = (-1000.0, 400.0)
 
 OVERLAY_OPACITY = 0.7
 
-_SETTINGS = {"font.size": 10, "axes.titlesize": 11, "figure.dpi": 100, "savefig.dpi": 120, "font.family": "DejaVu Sans"}
+_SETTINGS: Any = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "figure.dpi": 100,
+    "savefig.dpi": 120,
+    "font.family": "DejaVu Sans",
+}
 
 
 def new_figure(width: float, height: float) -> Figure:
     """Return a figure of this size in inches; it needs no screen and no global state."""
     with mpl.rc_context(_SETTINGS):
-        return Figure(figsize=(width, height), layout="constrained")
+        return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.08))
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -73,7 +80,7 @@ def structure_legend(label_set: LabelSet, keys: Iterable[str]) -> list[Patch]:
     """Return the legend's entries: color and name of each structure."""
     chosen = set(keys)
     return [
-        Patch(facecolor=tuple(value / 255 for value in s.color), edgecolor="0.3", label=s.name)
+        Patch(facecolor="#{:02x}{:02x}{:02x}".format(*s.color), edgecolor="0.3", label=s.name)
         for s in label_set.structures
         if s.key in chosen
     ]
