@@ -144,12 +144,11 @@ def read_name(book: RuleBook, tokens: list[Token], raw: str) -> Reading:
 
 def _spans(book: RuleBook, tokens: list[Token]) -> list[_Span]:
     """Join the words to the longest phrases of the rules."""
-    longest = max(map(len, book.phrases), default=1)
     spans: list[_Span] = []
     at = 0
     while at < len(tokens):
         words: tuple[str, ...] = ()
-        for length in range(min(longest, len(tokens) - at), 0, -1):
+        for length in range(min(book.longest_phrase, len(tokens) - at), 0, -1):
             words = tuple(token.text for token in tokens[at : at + length])
             if words in book.phrases:
                 break
@@ -261,7 +260,9 @@ class _Parse:
                     return Reading(reason=f"“{span.text}” may be a breathing phase or a dose")
                 else:
                     group.append(span.text.lstrip("0") or "0")
-            elif span.has("part", "partial", "doses", "course") and not (marks.wants_number and len(span.text) == 1):
+            elif (span.has("part", "partial", "doses") or (span.has("course") and target == "ptv")) and not (
+                marks.wants_number and len(span.text) == 1
+            ):
                 group.append(span.text)
             elif span.has("auto", "manual"):
                 marks.automatic = span.has("auto")
@@ -309,7 +310,11 @@ class _Parse:
         languages = {s.language for span in self.organs for s in span.of("paired", "both") if s.value == organ}
         sides: dict[str, set[str]] = {}
         spans: list[_Span] = []
+        # “Poumon G (DR)” is the left lung drawn by D. R., “Poumon (D)” the right one
+        signed = any(self._is_side(span) and not span.tokens[0].initials for span in self.spans)
         for span in self.spans:
+            if signed and span.tokens[0].initials:
+                continue
             fitting = {s.value: s.language for s in span.of("side") if s.language in {ANY_LANGUAGE, *languages}}
             if fitting and span not in self.organs:
                 spans.append(span)
@@ -323,7 +328,7 @@ class _Parse:
             return Reading(reason="names one side and both") if one_sided else self.ignored("both_lungs")
         if plural:
             return Reading(reason="a plural with a side") if sides else self.ignored("both_lungs")
-        for span in self._spans_of("relative_side"):
+        for span in () if sides else self._spans_of("relative_side"):
             return Reading(reason=f"“{span.text}” does not say whether it is left or right")
         if not sides:
             totals = [
@@ -364,7 +369,7 @@ class _Parse:
                 drawing.observer, drawing.wants_name = span.text, False
             elif span.has("final", "manual"):
                 tier = max(tier, Tier.FINAL)
-            elif span.has("neutral", "version"):
+            elif span.has("neutral", "version") or (span.has("relative_side") and structure in self._paired_keys()):
                 tier = max(tier, Tier.QUALIFIED)
             elif span.has("partial_letter") and structure not in self._paired_keys():
                 return self.ignored("partial", f"“{span.text}”")

@@ -22,6 +22,7 @@ Origin = Literal["rules", "map", "correction"]
 
 _ORIGIN_ORDER: tuple[Origin, ...] = ("correction", "map", "rules")
 _TARGET_TYPES = frozenset({"GTV", "CTV", "PTV"})
+_POOR_TIERS = frozenset({Tier.OTHER_IMAGE, Tier.COPY, Tier.OLD})
 
 
 class RoiKind(StrEnum):
@@ -297,6 +298,11 @@ def _choose(competing: list[_Candidate], name: str, is_target: bool, warnings: l
             decisions[candidate.index] = _decision(
                 candidate.roi, RoiKind.UNITED, reason, candidate.by, candidate.structure
             )
+    doubtful = [candidate for candidate in chosen if candidate.reading.tier in _POOR_TIERS]
+    if doubtful:
+        words = ", ".join(dict.fromkeys(TIER_WORDS[candidate.reading.tier] for candidate in doubtful))
+        listed = _list(candidate.roi.name for candidate in doubtful)
+        warnings.append(f"The {name} has nothing better than {listed} ({words}).")
     if len(chosen) > 1:
         warnings.append(f"The {name} is the union of {len(chosen)} ROIs: {names}.")
     return decisions
@@ -376,7 +382,7 @@ def _choose_targets(
 def _target_tier(candidate: _Candidate) -> tuple[int, bool]:
     tier = candidate.reading.tier
     # only these say that a target is drawn better elsewhere; other additions tell targets apart
-    graded = tier if tier in {Tier.OTHER_IMAGE, Tier.COPY, Tier.OLD} else Tier.EXACT
+    graded = tier if tier in _POOR_TIERS else Tier.EXACT
     return graded, candidate.reading.drawing is not None
 
 

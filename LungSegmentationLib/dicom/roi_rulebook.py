@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ __all__ = ["ANY_LANGUAGE", "RuleBook", "Sense", "read_rule_book"]
 SCHEMA = 1
 ANY_LANGUAGE = ""
 _FIRST = "exclude_first"
+_SHORT_PART_ROLES = frozenset({"target", "other_target", "exclude"})
 _TAIL_ROLES = frozenset({"part", "exclude", "partial", "auto", "manual", "old", "observer"})
 _QUALIFIERS = (
     "neutral", "final", "auto", "manual", "old", "copy", "version", "observer", "relative_side", "minus", "joined",
@@ -55,10 +57,8 @@ class RuleBook:
         RT ROI Interpreted Type → kind of exclusion.
     paired
         Organ → side → structure key.
-    glued
-        What is written in one piece: ``lungl``.
     heads
-        Names of targets.
+        Names of targets, ours and others.
     """
 
     phrases: dict[tuple[str, ...], list[Sense]] = field(default_factory=dict)
@@ -68,7 +68,6 @@ class RuleBook:
     says: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
     paired: dict[str, dict[str, str]] = field(default_factory=dict)
-    glued: dict[str, tuple[str, ...]] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
 
     def add(self, names: Iterable[str], role: str, value: str, language: str = ANY_LANGUAGE) -> None:
@@ -82,17 +81,37 @@ class RuleBook:
             if sense not in senses:
                 senses.append(sense)
 
+    @cached_property
+    def longest_phrase(self) -> int:
+        """Number of words of the longest phrase."""
+        return max(map(len, self.phrases), default=1)
+
     def vocabulary(self) -> Vocabulary:
         """Return the words that glued names are split by."""
         words = frozenset(word for phrase_words in self.phrases for word in phrase_words)
         single = {phrase_words[0]: senses for phrase_words, senses in self.phrases.items() if len(phrase_words) == 1}
+        roles = {word: {sense.role for sense in senses} for word, senses in single.items()}
         return Vocabulary(
             words=words,
-            glued={glued: parts for glued, parts in self.glued.items() if glued not in words},
+            glued={glued: parts for glued, parts in self._glued_sides(single) if glued not in words},
+            parts=frozenset(w for w, r in roles.items() if len(w) > 3 or (len(w) == 3 and r & _SHORT_PART_ROLES)),
             heads=tuple(self.heads),
-            tails=frozenset(word for word, senses in single.items() if any(s.role in _TAIL_ROLES for s in senses)),
-            prefixes=tuple(word for word, senses in single.items() if any(s.role == _FIRST for s in senses)),
+            tails=frozenset(word for word, r in roles.items() if r & _TAIL_ROLES),
+            prefixes=tuple(word for word, r in roles.items() if _FIRST in r),
         )
+
+    @staticmethod
+    def _glued_sides(single: Mapping[str, list[Sense]]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Give the words for a paired organ with a side of their language: ``lungl``, ``poumong``."""
+        sides = [
+            (w, s.language) for w, senses in single.items() for s in senses if s.role == "side" and s.value != "both"
+        ]
+        organs = [(w, s.language) for w, senses in single.items() for s in senses if s.role == "paired"]
+        for organ, language in organs:
+            for side, spoken in sides:
+                if spoken in {ANY_LANGUAGE, language}:
+                    yield organ + side, (organ, side)
+                    yield side + organ, (side, organ)
 
 
 def _read_language(book: RuleBook, content: Mapping[str, Any]) -> None:
@@ -106,12 +125,6 @@ def _read_language(book: RuleBook, content: Mapping[str, Any]) -> None:
     for side, entry in content["sides"].items():
         book.add(entry["words"], "side", side)
         book.add(entry["short"], "side", side, language)
-        for entry_organ in content["paired"].values():
-            for word in (w for name in entry_organ["names"] if len(w := phrase(name)) == 1):
-                for mark in (phrase(name) for name in (*entry["words"], *entry["short"])):
-                    if side != "both" and len(mark) == 1:
-                        book.glued.setdefault("".join(word + mark), word + mark)
-                        book.glued.setdefault("".join(mark + word), mark + word)
     book.add(content["articles"], "neutral", "article")
 
 
@@ -120,6 +133,7 @@ def _read_targets(book: RuleBook, content: Mapping[str, Any]) -> None:
         book.add(names, "target", target)
         book.heads += names
     book.add(content["other_targets"], "other_target", "other_target")
+    book.heads += [name for name in content["other_targets"] if " " not in name]
     book.add(content["parts"], "part", "part")
     book.add(content["other_images"], "other_image", "other_image")
     book.add(content["courses"], "course", "course")

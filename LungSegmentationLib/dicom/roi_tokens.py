@@ -74,6 +74,8 @@ class Vocabulary:
         All single words of the rules.
     glued
         What is written in one piece and means several words: ``{"lungl": ("lung", "l")}``.
+    parts
+        Known words that a longer word may consist of: no short ones, so that ``Hartman`` holds no heart.
     heads
         Words that short endings may be glued to: ``gtv`` in ``GTVn``.
     tails
@@ -84,6 +86,7 @@ class Vocabulary:
 
     words: frozenset[str]
     glued: Mapping[str, tuple[str, ...]]
+    parts: frozenset[str]
     heads: tuple[str, ...]
     tails: frozenset[str]
     prefixes: tuple[str, ...]
@@ -201,7 +204,7 @@ def _decompose(word: str, vocabulary: Vocabulary) -> tuple[str, ...]:
         for start in range(end - _MIN_GLUED + 1):
             head = best[start]
             piece = word[start:end]
-            if head is None or not (piece in vocabulary.words or piece in vocabulary.glued):
+            if head is None or not (piece in vocabulary.parts or piece in vocabulary.glued):
                 continue
             joined = (*head, *vocabulary.glued.get(piece, (piece,)))
             present = best[end]
