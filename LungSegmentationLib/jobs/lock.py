@@ -1,4 +1,4 @@
-"""One trainer a run folder: ``lock.json`` says which process holds it, and a dead one's lock is taken over.
+"""One process a folder, so one trainer a run: ``lock.json`` says who holds it; a dead one's lock is taken over.
 
 The file is changed only under a short lock of the operating system, which ends with its process: two that find a
 dead lock at the same moment cannot both take it, and nothing is left to clean up after ``kill -9``.
@@ -89,7 +89,7 @@ def read_lock(folder: Path) -> LockHolder | None:
 
 
 class RunLock:
-    """Holds a run folder for this process while it is entered.
+    """Holds a folder for this process while it is entered.
 
     Parameters
     ----------
@@ -97,6 +97,12 @@ class RunLock:
         The run folder; must exist.
     force
         Take over a lock of another computer; never one of a living process of this computer.
+    nested
+        Whether a lock that this very process holds already counts as held, and is then left to its owner.
+    doing
+        What the holder does with the folder, for the sentence that refuses.
+    cure
+        What the user can do about it.
 
     Raises
     ------
@@ -106,9 +112,20 @@ class RunLock:
         If the lock cannot be written.
     """
 
-    def __init__(self, folder: Path, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        force: bool = False,
+        nested: bool = False,
+        doing: str = "is being trained",
+        cure: str = "Stop it or choose another --run.",
+    ) -> None:
         self._folder = folder
         self._force = force
+        self._nested = nested
+        self._doing = doing
+        self._cure = cure
         self._held: LockHolder | None = None
 
     def acquire(self) -> None:
@@ -123,6 +140,8 @@ class RunLock:
             with _guarded(self._folder / LOCK_FILE) as descriptor:
                 holder = _parse(os.read(descriptor, _LONGEST_BYTES))
                 if holder is not None:
+                    if self._nested and holder.is_here and holder.identity.is_same(me):
+                        return
                     self._refuse_if_alive(holder)
                 os.lseek(descriptor, 0, os.SEEK_SET)
                 # Always the same length in one call: who reads meanwhile sees the old text or the new one.
@@ -161,15 +180,12 @@ class RunLock:
     def _refuse_if_alive(self, holder: LockHolder) -> None:
         alive = holder.is_alive()
         if alive:
-            raise LockedError(
-                f"{self._folder} is being trained by process {holder.pid} since {holder.since}.",
-                "Stop it or choose another --run.",
-            )
+            raise LockedError(f"{self._folder} {self._doing} by process {holder.pid} since {holder.since}.", self._cure)
         if alive is None and not self._force and not _is_stale(self._folder):
             raise LockedError(
-                f"{self._folder} is being trained by process {holder.pid} on the computer {holder.host} "
+                f"{self._folder} {self._doing} by process {holder.pid} on the computer {holder.host} "
                 f"since {holder.since}.",
-                "Stop it there or choose another --run; if that computer is gone, use --force.",
+                f"{self._cure} If that computer is gone, use --force.",
             )
 
 

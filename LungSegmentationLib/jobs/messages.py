@@ -214,4 +214,6 @@ def _translated(error: BaseException) -> LungSegError | None:
     if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
         where = f" ({error.filename})" if error.filename else ""
         return StorageError(f"The disk is full{where}.", "Free some space, then run the same command again.")
+    if isinstance(error, PermissionError) and error.filename:
+        return StorageError(f"{error.filename} cannot be used: {error.strerror}.", "Choose another file or folder.")
     return None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from LungSegmentationLib.errors import CancelledError, StorageError, UsageError
+from LungSegmentationLib.errors import BadInputError, CancelledError, StorageError, UsageError
 from LungSegmentationLib.jobs import python as python_module
 from LungSegmentationLib.jobs.events import (
     Cancelled,
@@ -29,6 +29,7 @@ from LungSegmentationLib.jobs.events import (
     Finished,
     Log,
     Progress,
+    Reporter,
     Started,
     parse_event,
 )
@@ -38,6 +39,7 @@ from LungSegmentationLib.jobs.listing import JobStatus, job_state, lines_from_en
 from LungSegmentationLib.jobs.lock import LOCK_FILE, LockHolder, host_name, read_lock
 from LungSegmentationLib.jobs.process import JobHandle, request_stop, start_job, terminate_tree
 from LungSegmentationLib.jobs.python import is_other_python, job_environment, real_python
+from LungSegmentationLib.jobs.running import run_command
 from LungSegmentationLib.jobs.stopping import STOP_FILE, StopRequest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,7 @@ from LungSegmentationLib.errors import CancelledError
 from LungSegmentationLib.jobs.events import EventReporter, Started
 from LungSegmentationLib.jobs.identity import identify
 from LungSegmentationLib.jobs.lock import RunLock, host_name
+from LungSegmentationLib.jobs.running import run_command
 from LungSegmentationLib.jobs.stopping import StopRequest
 
 folder, way = Path(sys.argv[1]), sys.argv[2]
@@ -456,6 +459,74 @@ def test_a_python_or_a_folder_that_is_not_there_is_said_in_a_sentence(tmp_path: 
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot be written"):
         start_job(["train"], log=tmp_path / "file" / "log")
+
+
+# The frame around a command
+
+
+def events_of(folder: Path) -> list[Event | None]:
+    return [parse_event(line) for line in (folder / "events.jsonl").read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_command_with_a_run_folder_writes_its_events_there_and_gives_the_folder_back(
+    run_folder: Path, events: bool
+) -> None:
+    folder = run_folder / "new"
+
+    def work(reporter: Reporter) -> None:
+        assert job_state(folder).status is JobStatus.RUNNING
+        reporter.progress("training", 1, 1)
+
+    assert run_command("train", work, run_folder=folder, events=events) == 0
+    assert [event.event for event in events_of(folder) if event] == ["started", "progress", "finished"]
+    assert [file.name for file in folder.iterdir()] == ["events.jsonl"]
+    assert job_state(folder).status is JobStatus.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (BadInputError("x"), 3, JobStatus.FAILED),
+        (MemoryError(), 5, JobStatus.FAILED),
+        (ZeroDivisionError(), 1, JobStatus.FAILED),
+        (CancelledError("x"), 4, JobStatus.CANCELLED),
+        (KeyboardInterrupt(), 4, JobStatus.CANCELLED),
+    ],
+)
+def test_each_error_ends_in_its_exit_code_and_in_the_events(
+    run_folder: Path, error: BaseException, code: int, status: JobStatus
+) -> None:
+    def work(reporter: Reporter) -> None:
+        raise error
+
+    assert run_command("train", work, run_folder=run_folder) == code
+    state = job_state(run_folder)
+    assert (state.status, state.exit_code) == (status, code)
+    assert not (run_folder / LOCK_FILE).exists()
+
+
+def test_a_refused_command_leaves_the_events_of_the_run_alone(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes: list[int] = []
+
+    def never(reporter: Reporter) -> None:
+        raise AssertionError
+
+    def work(reporter: Reporter) -> None:
+        codes.append(run_command("train", never, run_folder=run_folder))
+
+    assert run_command("train", work, run_folder=run_folder) == 0
+    assert codes == [3]
+    assert [event.event for event in events_of(run_folder) if event] == ["started", "finished"]
+    assert "is being trained by process" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_cannot_be_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert run_command("train", lambda _: None, run_folder=tmp_path / "file") == 3
+    assert f"{tmp_path / 'file'} cannot be made" in capsys.readouterr().err
 
 
 # Python and environment

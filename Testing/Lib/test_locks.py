@@ -114,6 +114,25 @@ def test_force_does_not_take_the_lock_of_a_living_process_of_this_computer(tmp_p
         pass
 
 
+def test_work_inside_a_job_may_ask_for_the_lock_that_the_job_holds(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        with RunLock(tmp_path, nested=True):
+            pass
+        holder = read_lock(tmp_path)
+        assert holder is not None
+        assert holder.pid == os.getpid()
+    with RunLock(tmp_path, nested=True):
+        assert read_lock(tmp_path) is not None
+    assert read_lock(tmp_path) is None
+
+
+def test_other_work_than_training_is_refused_in_its_own_words(tmp_path: Path) -> None:
+    with RunLock(tmp_path), pytest.raises(LockedError) as caught:
+        RunLock(tmp_path, doing="is being converted", cure="Wait for it.").acquire()
+    assert f"is being converted by process {os.getpid()} since" in str(caught.value)
+    assert str(caught.value).endswith("Wait for it.")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     with holder_process(tmp_path) as process:
