@@ -97,6 +97,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Span:
+    at: int
     words: tuple[str, ...]
     senses: tuple[Sense, ...]
     tokens: tuple[Token, ...]
@@ -152,7 +153,7 @@ def _spans(book: RuleBook, tokens: list[Token]) -> list[_Span]:
             words = tuple(token.text for token in tokens[at : at + length])
             if words in book.phrases:
                 break
-        spans.append(_Span(words, tuple(book.phrases.get(words, ())), tuple(tokens[at : at + len(words)])))
+        spans.append(_Span(len(spans), words, tuple(book.phrases.get(words, ())), tuple(tokens[at : at + len(words)])))
         at += len(words)
     return spans
 
@@ -203,11 +204,11 @@ class _Parse:
         # “sin” is left in Italian and without in Spanish: where it can be a side of this lung, it is one
         if any(span.has("minus") and not self._is_side(span) for span in self.spans):
             return True
-        named = sorted(named, key=self.spans.index)
+        named = sorted(named, key=lambda span: span.at)
         for first, second in pairwise(named):
             if {first, second} <= {*self.organs}:
                 continue
-            between = self.spans[self.spans.index(first) + 1 : self.spans.index(second) + 1]
+            between = self.spans[first.at + 1 : second.at + 1]
             # a hyphen counts directly before the second name or before its side: “Lung-GTV”, “GTV-L Lung”
             lead = [
                 between[-1],
@@ -230,7 +231,7 @@ class _Parse:
         head = self.targets[0]
         for span in self._spans_of("joined"):
             return self.ignored("combination", f"“{span.text}”")
-        if self.organs and self.spans.index(self.organs[0]) < self.spans.index(head):
+        if self.organs and self.organs[0].at < head.at:
             return Reading(reason=f"may be a {target.upper()} in the organ or the organ without the {target.upper()}")
         if any("+" in span.tokens[0].before and (span.is_number or span in self.organs) for span in self.spans):
             return self.ignored("margin" if not self.organs else "combination", "+")
@@ -340,14 +341,14 @@ class _Parse:
         return self._organ_additions(self.book.paired[organ][side], spans, spoken)
 
     def _organ_additions(self, structure: str, sides: Iterable[_Span] = (), spoken: set[str] | None = None) -> Reading:
-        explained = {id(span) for span in (*self.organs, *sides)}
+        explained = {span.at for span in (*self.organs, *sides)}
         tier, number, drawing = Tier.EXACT, 0, _Marks()
         additions: list[str] = []
         for span in self.spans:
-            if id(span) in explained:
+            if span.at in explained:
                 continue
             additions.append(span.text)
-            previous = self.spans[max(0, self.spans.index(span) - 1)]
+            previous = self.spans[max(0, span.at - 1)]
             if span.is_number:
                 reading = self._organ_number(span, previous)
                 if isinstance(reading, Reading):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from LungSegmentationLib.dicom.roi_grammar import Reading, Tier, ignored, plain_name, read_name
 from LungSegmentationLib.dicom.roi_rulebook import read_rule_book
-from LungSegmentationLib.dicom.roi_tokens import fold, tokenize
+from LungSegmentationLib.dicom.roi_tokens import MAX_NAME, fold, tokenize
 from LungSegmentationLib.resources import resource_path
 
 __all__ = ["Reading", "RoiRules", "load_roi_rules"]
 
+_AROUND = " \t\r\n\0'\"“”‘’"
 _TARGET_TYPES = frozenset({"GTV", "CTV", "PTV"})
 
 
@@ -72,7 +73,7 @@ class RoiRules:
         return reading
 
     def _by_name(self, name: str) -> Reading:
-        raw = fold(name).strip()
+        raw = fold(name[:MAX_NAME]).strip(_AROUND)
         tokens = tokenize(name, self._vocabulary)
         if not tokens:
             return Reading(reason="the name holds no word")
