@@ -2,7 +2,8 @@
 
 Uncompressed pixels are read straight from their place in the file; compressed ones are decoded by GDCM (SimpleITK),
 which knows all of DICOM's transfer syntaxes, from a temporary file that holds nothing but the pixels: so the header's
-defects and the patient's name stay out of it, and the values that come back are the stored ones.
+defects and the patient's name stay out of it, and the values that come back are the stored ones. Run lengths (RLE) are
+decoded by pydicom, which reads more of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_fragments
+from pydicom.pixels import pixel_array
 from pydicom.uid import UID
 
 from LungSegmentationLib.dicom.headers import DEFLATED, inflate, meta_end
@@ -39,6 +41,7 @@ _NATIVE: Final = {
     "1.2.840.113619.5.2",
     DEFLATED,
 }
+_RLE: Final = "1.2.840.10008.1.2.5"
 # A compressed slice has no length to check its claims against; no CT detector has more pixels.
 _MOST_COMPRESSED: Final = 4096 * 4096
 _MULTIFRAME_WORD: Final = "1.2.840.10008.5.1.4.1.1.7.3"
@@ -152,8 +155,6 @@ def stored_frames(info: ImageInfo) -> Iterator[Stored]:
 
 
 def _decoded(info: ImageInfo) -> Iterator[Stored]:
-    import SimpleITK as sitk
-
     path = info.path
     _check_stream_size(info)
     try:
@@ -168,18 +169,7 @@ def _decoded(info: ImageInfo) -> Iterator[Stored]:
             f"{path}: the compressed pixels cannot be read ({type(error).__name__}: {str(error)[:120]}).",
             "The file is incomplete or damaged: export it again.",
         ) from error
-    with tempfile.TemporaryDirectory(prefix="lungseg-") as folder:
-        copy = Path(folder) / "pixels.dcm"
-        dcmwrite(copy, _pixels_only(info, data), enforce_file_format=True)
-        try:
-            image = sitk.ReadImage(str(copy), imageIO="GDCMImageIO")
-        except RuntimeError as error:
-            name = UID(info.transfer_syntax).name
-            raise BadInputError(
-                f"{path}: the pixels ({name}) cannot be decoded.",
-                "The file is damaged, or is compressed in an unknown way.",
-            ) from error
-    values: Stored = sitk.GetArrayFromImage(image)
+    values = _decoded_by_pydicom(info, data) if info.transfer_syntax == _RLE else _decoded_by_gdcm(info, data)
     shape = (len(info.frames), info.rows, info.columns)
     values = values.reshape(-1, *values.shape[-2:]) if values.ndim >= 2 else values
     if values.shape != shape or values.dtype.kind not in "iu":
@@ -187,6 +177,36 @@ def _decoded(info: ImageInfo) -> Iterator[Stored]:
             f"{path}: the compressed pixels are {values.shape}, the header claims {shape}.", "The file is damaged."
         )
     yield from values
+
+
+def _undecodable(info: ImageInfo) -> BadInputError:
+    name = UID(info.transfer_syntax).name
+    return BadInputError(
+        f"{info.path}: the pixels ({name}) cannot be decoded.",
+        "The file is damaged, or is compressed in an unknown way.",
+    )
+
+
+def _decoded_by_gdcm(info: ImageInfo, data: bytes) -> Stored:
+    import SimpleITK as sitk
+
+    with tempfile.TemporaryDirectory(prefix="lungseg-") as folder:
+        copy = Path(folder) / "pixels.dcm"
+        dcmwrite(copy, _pixels_only(info, data), enforce_file_format=True)
+        try:
+            values: Stored = sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO"))
+        except RuntimeError as error:
+            raise _undecodable(info) from error
+    return values
+
+
+def _decoded_by_pydicom(info: ImageInfo, data: bytes) -> Stored:
+    """Decode run lengths; GDCM refuses segments with the padding that images of odd size need."""
+    try:
+        values: Stored = pixel_array(_pixels_only(info, data), raw=True, decoding_plugin="pydicom")
+    except Exception as error:  # damaged runs may make the decoder raise anything; nothing is documented
+        raise _undecodable(info) from error
+    return values
 
 
 def _pixels_only(info: ImageInfo, data: bytes) -> Dataset:

@@ -103,8 +103,9 @@ def arrange(frames: Sequence[Frame], paths: Sequence[Path], rows: int, columns: 
     folder = paths[0].parent if len(paths) > 1 else paths[0]
     row, column, normal = axes_of(_given(frames[0].orientation, paths[0], "orientation"), paths[0])
     spacing = _given(frames[0].spacing, paths[0], "pixel spacing")
-    for frame, path in zip(frames, paths, strict=True):
-        _check_like_first(frame, path, (row, column), spacing, paths[0])
+    for index, (frame, path) in enumerate(zip(frames, paths, strict=True)):
+        if index == 0 or (frame.orientation, frame.spacing) != (frames[0].orientation, spacing):
+            _check_like_first(frame, path, (row, column), spacing, paths[0])
     positions = np.array([_given(frame.position, path, "position") for frame, path in zip(frames, paths, strict=True)])
     if np.abs(positions).max() > 1e5:
         raise GeometryError(f"{folder}: a slice lies more than 100 m from the origin.", "The header is damaged.")
