@@ -164,6 +164,9 @@ class _Tail:
     def of(cls, file: Path) -> _Tail:
         tail = cls()
         for line in lines_from_end(file):
+            # Nearly all lines are progress, of which only the last one counts; quotes inside of texts are escaped.
+            if tail.progress is not None and b'"event":"progress"' in line:
+                continue
             event = parse_event(line)
             if event is not None:
                 tail.last = tail.last or event
