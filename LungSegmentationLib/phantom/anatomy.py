@@ -36,7 +36,7 @@ BODY_DEPTH = (121.0, 122.0, 121.0, 119.0, 115.0, 106.0, 99.0, 86.0, 72.0, 68.0)
 CAVITY_WIDTH = (124.0, 127.0, 126.0, 119.0, 101.0, 79.0, 60.0, 40.0, 30.0, 25.0)
 CAVITY_DEPTH = (90.0, 90.0, 89.0, 84.0, 73.0, 57.0, 44.0, 30.0, 22.0, 20.0)
 CAVITY_CENTER = (0.0, 0.0, 0.0, 3.0, 11.0, 22.0, 29.0, 32.0, 32.0, 32.0)
-SPINE_CENTER = (48.0, 54.0, 58.0, 60.0, 60.0, 57.0, 54.0, 48.0, 42.0, 37.0)
+SPINE_CENTER = (48.0, 54.0, 58.0, 60.0, 60.0, 57.0, 54.0, 45.0, 34.0, 26.0)
 BACK = 125.0
 
 VERTEBRA_PITCH = 23.0
@@ -181,8 +181,9 @@ class Anatomy:
         """Breastbone in front of the cavity."""
         front = _profile(points, CAVITY_CENTER) - _profile(points, CAVITY_DEPTH) - 5.0
         half = 15 + 5 * np.clip((points.z - 30) * (1 / 30), 0, 1)
-        across: Field = (np.abs(points.x) - half).astype(np.float32)
-        plate = smooth_max(across, np.abs(points.y - front) - 5.0, 4)
+        across = (np.abs(points.x) - half).astype(np.float32, copy=False)
+        depth = (np.abs(points.y - front) - 5.0).astype(np.float32, copy=False)
+        plate = smooth_max(across, depth, 4)
         result: Field = np.maximum(plate, np.abs(points.z) - 78)
         return result
 
@@ -196,7 +197,7 @@ class Anatomy:
         # In front the lungs come close to each other, less so above, where the large veins lie.
         wide = 4.0 + 12.0 * np.clip((points.z - 20) * (1 / 70), 0, 1)
         septum = np.maximum(np.abs(points.x - self.septum) - wide, points.y - center)
-        return smooth_min(column, np.broadcast_to(septum, column.shape), 14)
+        return smooth_min(column, np.broadcast_to(septum.astype(np.float32, copy=False), column.shape), 14)
 
     def dome(self, points: Points, left: bool) -> Field:
         """Height of a half of the diaphragm minus z: negative above it."""
@@ -208,11 +209,12 @@ class Anatomy:
         """One lung: what cavity, diaphragm and the solid organs leave of its half of the chest."""
         tip = 34.0 if left else -34.0
         away = (points.x - tip) ** 2 + (points.y - 32) ** 2
-        top: Field = (points.z - self.apex[1 if left else 0] + 0.016 * np.minimum(away, 4000)) * np.float32(0.7)
+        top: Field = (points.z - self.apex[1 if left else 0] + 0.013 * away / (1 + away * (1 / 4500))) * np.float32(0.7)
         floor = np.maximum(self.dome(points, left), top)
         result = smooth_max(smooth_max(cavity + 1.5, -solid, 5), np.broadcast_to(floor, cavity.shape), 5)
         side = (self.septum - points.x) if left else (points.x - self.septum)
-        return np.maximum(result, side).astype(np.float32, copy=False)
+        halved: Field = np.maximum(result, side)
+        return halved
 
 
 def _profile(points: Points, values: tuple[float, ...]) -> Field:
@@ -222,8 +224,8 @@ def _profile(points: Points, values: tuple[float, ...]) -> Field:
 def _vault(points: Points, top: Vector, half: tuple[float, float], fall: float) -> Field:
     """Height above a point of a vault that falls by ``fall`` mm at its half axes, and steeper beyond."""
     square = ((points.x - top[0]) * (1 / half[0])) ** 2 + ((points.y - top[1]) * (1 / half[1])) ** 2
-    result: Field = top[2] - fall * square * (0.4 + 0.6 * np.minimum(square, 2.0)) - points.z
-    return result
+    height = top[2] - fall * square * (0.4 + 0.6 * np.minimum(square, 2.0)) - points.z
+    return height.astype(np.float32, copy=False)
 
 
 def _ellipse(x: Field, y: Field, a: float, b: float) -> Field:
@@ -376,14 +378,14 @@ def _tumors(rng: np.random.Generator) -> tuple[Blob, ...]:
         # The first lies in a lung, near the hilum or in the periphery; a second may be a node of the hilum.
         if number and rng.random() < 0.5:
             center = (s * rng.uniform(34, 42), rng.uniform(6, 26), rng.uniform(-28, 12))
-            radius = rng.uniform(9, 14)
+            radius = rng.uniform(10, 15)
         elif rng.random() < 0.4:
             center = (s * rng.uniform(46, 62), rng.uniform(-15, 40), rng.uniform(-40, 40))
             radius = rng.uniform(16, 30)
         else:
             height = rng.uniform(-62, 62)
             center = (s * rng.uniform(58, 100 - 0.4 * max(height, 0.0)), rng.uniform(-38, 55), height)
-            radius = rng.uniform(9, 24)
+            radius = rng.uniform(11, 24)
         waves = tuple(
             (
                 tuple(float(v) for v in rng.normal(0, 1.6, 3)),

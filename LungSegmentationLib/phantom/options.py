@@ -26,7 +26,7 @@ class PhantomOptions:
     in_plane
         Rows and columns of an image; ``None`` lets the seed choose 256 or 512.
     slices
-        Number of images; ``None`` lets the seed choose 40–80. Fewer slices lie farther apart (up to 8 mm), and
+        Number of images; ``None`` lets the seed choose 40–80. Fewer slices lie farther apart (up to 15 mm), and
         where they cannot cover the chest they lie around the tumor and the heart.
     orientation
         Plane of the stored images.

@@ -26,6 +26,7 @@ __all__ = ["PhantomPatient", "PhantomRoi", "SliceContour", "make_patient"]
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 NEIGHBOR_SHARE = 0.10
+CLOSE = np.float32(2.0)
 DEFAULTS = PhantomOptions()
 
 
@@ -178,11 +179,12 @@ def _expose(ct: NDArray[np.int16], scan: Scan, rng: np.random.Generator) -> None
     """Mix neighboring slices as their sensitivity profiles do, add noise and cut to the circle, in place."""
     outside = field_of_view(scan.grid) if scan.round_view else None
     previous = ct[0].astype(np.float32)
+    share = NEIGHBOR_SHARE * min(1.0, 5.0 / scan.grid.spacing[2])
     for number in range(len(ct)):
         own = ct[number].astype(np.float32)
         following = ct[min(number + 1, len(ct) - 1)]
-        plane = own * np.float32(1 - 2 * NEIGHBOR_SHARE)
-        plane += (previous + following) * np.float32(NEIGHBOR_SHARE)
+        plane = own * np.float32(1 - 2 * share)
+        plane += (previous + following) * np.float32(share)
         plane += noise_plane(scan, rng)
         np.clip(np.rint(plane, out=plane), LOWEST_HU, HIGHEST_HU, out=plane)
         if outside is not None:
@@ -269,6 +271,3 @@ def _roi(plan: PlannedRoi, contours: dict[str, list[SliceContour]], anatomy: Ana
         center = np.asarray(anatomy.tumors[0].center)[None, :]
         return PhantomRoi(plan, (SliceContour(-1, np.round(anatomy.placement.to_patient(center), 3)),))
     return PhantomRoi(plan, tuple(contours[plan.field]))
-
-
-CLOSE = np.float32(2.0)

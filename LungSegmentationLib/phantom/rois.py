@@ -122,10 +122,6 @@ def plan_rois(rng: np.random.Generator, drawn: tuple[str, ...], tumors: int) -> 
     order = rng.permutation(len(rows))
     numbers = np.sort(rng.choice(np.arange(1, 90), len(rows), replace=False))
     return tuple(
-        PlannedRoi(int(numbers[place]), *_row(rows[chosen]), COLORS[place % len(COLORS)])
+        PlannedRoi(int(numbers[place]), *rows[chosen], COLORS[place % len(COLORS)])
         for place, chosen in enumerate(order)
     )
-
-
-def _row(row: tuple[str, str, str | None, str]) -> tuple[str, str, str | None, str]:
-    return row

@@ -14,7 +14,7 @@ from LungSegmentationLib.phantom.options import PhantomOptions
 __all__ = ["Scan", "couch_share", "draw_scan", "field_of_view", "noise_plane"]
 
 SPACINGS = (2.5, 3.0, 3.75, 4.0, 5.0)
-LARGEST_GAP = 8.0
+LARGEST_GAP = 15.0
 AXES = {
     # Row and column direction in LPS of a patient who lies head first and supine.
     "axial": ((1, 0, 0), (0, 1, 0)),

@@ -129,16 +129,19 @@ def _paint_bones(put: Put, put_patch: Put, organs: Organs, anatomy: Anatomy, tex
     put(sternum, 380.0)
     put(sternum + 1.6, marrow - 60)
     vertebra = anatomy.vertebra(points)
-    put(organs.spine, 520.0)
-    put(organs.spine + 1.7, marrow + 30)
-    put(np.maximum(vertebra, anatomy.disk(points)), 85.0)
+    covered = np.maximum(organs.spine, organs.body + 4.0)
+    put(covered, 520.0)
+    put(covered + 1.7, marrow + 30)
+    put(np.maximum(np.maximum(vertebra, anatomy.disk(points)), organs.body + 4.0), 85.0)
     put(anatomy.canal(points), -45.0)
     put(anatomy.canal(points, -1.6), 8.0)
     put(anatomy.cord(points), 44.0)
     for bones in (anatomy.shoulder_bones, anatomy.arm_bones):
         patch = organs.view.union(bones)
-        put_patch(patch, 620.0)
-        put_patch(patch, 160.0, grow=-3.0)
+        if patch is not None:
+            patch = Patch(patch.window, np.maximum(patch.values, organs.body[patch.window] + 4.0))
+            put_patch(patch, 620.0)
+            put_patch(patch, 160.0, grow=-3.0)
 
 
 def _paint_belly(put: Put, put_patch: Put, organs: Organs, anatomy: Anatomy, palette: Palette, texture: Field) -> None:
