@@ -43,8 +43,10 @@ class LossConfig(BaseModel):
     smooth
         Added to both sides of the Dice fraction, in pixels.
     absent
-        A structure that was annotated and has no pixel in the batch: ``penalize``, its Dice is
-        ``smooth / (predicted + smooth)``, so false positives cost something; ``skip``, it has no region term.
+        A structure that was annotated and has no pixel in the batch: ``skip``, it has no region term (the pixel loss
+        still charges for what is wrongly found); ``penalize``, its Dice is ``smooth / (predicted + smooth)``. The
+        latter's slope on few wrong pixels is as steep as a whole structure's and teaches to leave out what is rare,
+        so it is meant for trainings without a pixel loss.
     dice_background
         Whether (merged) background has a region term; ``exclusive`` only.
     """
@@ -61,7 +63,7 @@ class LossConfig(BaseModel):
     tversky_alpha: Annotated[float, Field(gt=0, le=10)] = 0.3
     tversky_beta: Annotated[float, Field(gt=0, le=10)] = 0.7
     smooth: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    absent: Literal["penalize", "skip"] = "penalize"
+    absent: Literal["skip", "penalize"] = "skip"
     dice_background: bool = True
 
     @model_validator(mode="after")

@@ -80,7 +80,7 @@ def test_one_pixel_written_out():
     logits = torch.tensor([3.0, 2.0, 1.0]).log().view(1, 3, 1, 1)
     labels = torch.zeros(1, 1, 1, dtype=torch.uint8)
     annotated = torch.tensor([[False, True]])
-    marginal = build_loss(LossConfig(smooth=1.0), ["heart", "lung"])(logits, labels, annotated)
+    marginal = build_loss(LossConfig(absent="penalize"), ["heart", "lung"])(logits, labels, annotated)
     assert float(marginal.parts["cross_entropy"]) == pytest.approx(math.log(6 / 5), abs=1e-6)
     # Background (2·5/6 + 1) / (5/6 + 1 + 1), lung 1 / (1/6 + 1).
     assert float(marginal.parts["dice"]) == pytest.approx(1 - (16 / 17 + 6 / 7) / 2, abs=1e-6)
@@ -225,10 +225,16 @@ def test_an_absent_structure_costs_by_what_is_predicted_of_it_or_is_skipped():
     p = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64).clamp(1e-12)
     logits = torch.stack((1 - p, p)).log().view(1, 2, 2, 2)
     nothing = torch.zeros(1, 2, 2, dtype=torch.long)
-    config = LossConfig(**DICE_ONLY, dice_background=False)
+    config = LossConfig(**DICE_ONLY, dice_background=False, absent="penalize")
     assert float(build_loss(config, 1)(logits, nothing).total) == pytest.approx(1 - 1 / 2)
-    skipping = config.model_copy(update={"absent": "skip"})
+    skipping = LossConfig(**DICE_ONLY, dice_background=False)
     assert float(build_loss(skipping, 1)(logits, nothing).total) == 0
+
+
+def test_a_skipped_absent_structure_is_still_charged_for_by_its_pixels():
+    logits = torch.zeros(1, 2, 2, 2, requires_grad=True)
+    build_loss(LossConfig(), 1)(logits, torch.zeros(1, 2, 2).long()).total.backward()
+    assert bool((logits.grad[:, 1] > 0).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
