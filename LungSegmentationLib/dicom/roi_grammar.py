@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import NamedTuple
 
 from LungSegmentationLib.dicom.roi_rulebook import ANY_LANGUAGE, RuleBook, Sense
@@ -209,12 +209,9 @@ class _Parse:
             if {first, second} <= {*self.organs}:
                 continue
             between = self.spans[first.at + 1 : second.at + 1]
-            # a hyphen counts directly before the second name or before its side: “Lung-GTV”, “GTV-L Lung”
-            lead = [
-                between[-1],
-                *(span for span in reversed(between[:-1]) if span.has("side") and second.has("paired")),
-            ]
-            if any(_MINUS & set(span.tokens[0].before) for span in lead):
+            # a hyphen counts before the second name and what belongs to it: “Lung-GTV”, “GTV-L Lung”, not “GTV-1 Lung”
+            lead = takewhile(lambda span: span.has("side", "neutral"), reversed(between[:-1]))
+            if any(_MINUS & set(span.tokens[0].before) for span in (between[-1], *lead)):
                 return True
         return len(named) > 1 and named[0].has("both") and not named[1].has("both", "paired", "organ", "substitute")
 
