@@ -205,7 +205,8 @@ def _placed(contours: Sequence[Contour], grid: Grid, counts: Counter[str]) -> li
         return []
     sizes = [len(contour.points) for contour in closed]
     starts = np.cumsum([0, *sizes[:-1]])
-    points = grid.to_index(np.concatenate([contour.points for contour in closed]))
+    points = np.concatenate([contour.points for contour in closed])
+    points = grid.to_index(np.where(np.isfinite(points), points, np.nan))
     points[~(np.abs(points) <= REACH).all(1)] = np.nan
     # A minimum is NaN where any value is.
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
