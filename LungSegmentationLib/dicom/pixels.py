@@ -22,7 +22,7 @@ from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_fragments
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from LungSegmentationLib.dicom.headers import DEFLATED, inflate, meta_end
