@@ -19,7 +19,7 @@ help: ## show these lines
 
 demo: ## make synthetic patients and carry them through the pipeline; DICOM=folder takes your own instead
 	@sh Tools/setup.sh $(DEMO_GROUPS)
-	@$(BIN)/lungseg demo demo $${DICOM:+--dicom "$$DICOM"}
+	@if [ -n "$$DICOM" ]; then $(BIN)/lungseg demo demo/own --dicom "$$DICOM"; else $(BIN)/lungseg demo demo; fi
 
 test: ## check style and types, then run all tests
 	@sh Tools/setup.sh $(TEST_GROUPS)
