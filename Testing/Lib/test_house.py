@@ -44,7 +44,9 @@ BESIDE = {"jobs": GROUND, "phantom": RANKS["dicom"]}
 MAY_USE_BESIDE = {"jobs": RANKS["cohort"], "phantom": RANKS["demonstration"]}
 
 SKIPPED_FOLDERS = {"build", "dist", "demo", "__pycache__"}
-MACHINE_PATH = re.compile(r"(?<![\w.~/-])/(?:home|root|Users|work|tmp|mnt|scratch)/\w|[A-Za-z]:[/\\]+Users[/\\]+\w")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.~/-])/(?:home|root|Users|work|tmp|mnt|scratch)/[A-Za-z0-9_]|[A-Za-z]:[/\\]+Users[/\\]+\w"
+)
 
 
 def _modules() -> list[Path]:
@@ -300,6 +302,7 @@ def test_no_file_names_a_path_of_somebodys_machine() -> None:
         ("LungSegmentation|Resources", False),
         ("https:||example.org|home|page", False),
         ("no home|here", False),
+        ("|home|é", False),  # an invented user, to try odd letters
     ],
 )
 def test_a_machine_path_is_told_from_other_text(text: str, found: bool) -> None:
