@@ -18,6 +18,7 @@ from LungSegmentationLib.phantom.organs import Organs, find_body, find_organs
 from LungSegmentationLib.phantom.rois import PlannedRoi, drawn_structures, plan_rois
 from LungSegmentationLib.phantom.scanner import Scan, couch_share, draw_scan, field_of_view, noise_plane
 from LungSegmentationLib.phantom.tissue import AIR, Palette, paint
+from LungSegmentationLib.phantom.tumors import grow_tumors
 from LungSegmentationLib.phantom.vessels import grow_vessels, spread_vessels
 from LungSegmentationLib.phantom.view import Patch, Planes
 from LungSegmentationLib.structures import StructureMap
@@ -109,7 +110,8 @@ def make_patient(seed: int, index: int, options: PhantomOptions = DEFAULTS) -> P
     """
     if seed < 0 or index < 0:
         raise UsageError(f"Phantom seed {seed} and index {index} cannot be used.", "Choose 0 or more.")
-    anatomy = draw_anatomy(np.random.default_rng([seed, index, 1]), prone=options.position.endswith("P"))
+    body = draw_anatomy(np.random.default_rng([seed, index, 1]), prone=options.position.endswith("P"))
+    anatomy = grow_tumors(body, np.random.default_rng([seed, index, 9]))
     scan = draw_scan(anatomy, options, np.random.default_rng([seed, index, 2]))
     choices = np.random.default_rng([seed, index, 3])
     excludes, joins_holes = bool(choices.random() < 0.5), bool(choices.random() < 0.3)

@@ -121,7 +121,8 @@ def plan_rois(rng: np.random.Generator, drawn: tuple[str, ...], tumors: int) -> 
     ]
     order = rng.permutation(len(rows))
     numbers = np.sort(rng.choice(np.arange(1, 90), len(rows), replace=False))
-    return tuple(
-        PlannedRoi(int(numbers[place]), *rows[chosen], COLORS[place % len(COLORS)])
-        for place, chosen in enumerate(order)
-    )
+    planned = []
+    for place, chosen in enumerate(order):
+        name, field, key, kind = rows[chosen]
+        planned.append(PlannedRoi(int(numbers[place]), name, field, key, kind, COLORS[place % len(COLORS)]))
+    return tuple(planned)

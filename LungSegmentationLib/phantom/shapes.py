@@ -33,6 +33,12 @@ class Points:
         """Shape of the broadcast coordinates."""
         return np.broadcast_shapes(self.x.shape, self.y.shape, self.z.shape)
 
+    @classmethod
+    def of(cls, points: NDArray[np.float64]) -> Points:
+        """Return points (n, 3) as columns of shape (n, 1)."""
+        columns = points.astype(np.float32).T[:, :, None]
+        return cls(columns[0], columns[1], columns[2])
+
     def window(self, rows: slice, columns: slice) -> Points:
         """Cut a rectangle out of a plane of points."""
         return Points(*(_cut(values, rows, columns) for values in (self.x, self.y, self.z)))

@@ -40,12 +40,7 @@ def _targets(
 ) -> NDArray[np.float64]:
     side = 1.0 if left else -1.0
     spots = rng.uniform((5, -95, -150), (135, 95, 105), (TWIGS * 6, 3)) * (side, 1, 1)
-    columns = spots.astype(np.float32).T[:, :, None]
-    points = Points(columns[0], columns[1], columns[2])
-    cavity = anatomy.cavity(points)
-    chamber = np.minimum.reduce([ball.distance(points) for ball in anatomy.chambers])
-    solid = np.minimum(np.minimum(anatomy.mediastinum(points), anatomy.vertebra(points)), chamber)
-    inside = anatomy.lung(points, cavity, solid, left)[:, 0] < -3.0
+    inside = anatomy.lung_at(Points.of(spots), left)[:, 0] < -3.0
     chosen = spots[inside][:TWIGS]
     return chosen[np.argsort(np.linalg.norm(chosen - root, axis=1), kind="stable")]
 
