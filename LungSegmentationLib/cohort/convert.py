@@ -156,7 +156,7 @@ def convert(
     _report_scan(found, reporter)
     with storage_errors(cohort):
         paths.cases.mkdir(parents=True, exist_ok=True)
-    with RunLock(paths.root):
+    with RunLock(paths.root, doing="is being converted", cure="Wait until it is done, or stop it."):
         _remove_leftovers(paths)
         _check_label_set(paths, label_set)
         known = _known_cases(paths, reporter)

@@ -19,6 +19,7 @@ from LungSegmentationLib.storage import safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from LungSegmentationLib.dicom.roi_names import RoiRules
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
@@ -129,9 +130,10 @@ def plan_cases(
 def _cases_of(
     patient: Patient, structure_count: Callable[[RTStructFile], int], ct: str, rtstruct: str
 ) -> tuple[list[_Candidate], list[Skipped]]:
-    by_rtstruct: dict[str, list[Link]] = defaultdict(list)
+    # By file: two with one SOP Instance UID and other contents exist, after a careless edit or anonymization.
+    by_rtstruct: dict[Path, list[Link]] = defaultdict(list)
     for link in patient.links:
-        by_rtstruct[link.rtstruct.sop_instance_uid].append(link)
+        by_rtstruct[link.rtstruct.path].append(link)
     by_series: dict[str, list[tuple[Link, tuple[str, ...]]]] = defaultdict(list)
     for links in by_rtstruct.values():
         best, warnings = _best_series(links)
@@ -166,7 +168,7 @@ def _cases_of(
     skipped += [
         Skipped(patient.patient_id, file.sop_instance_uid, _describe(file), "no CT belongs to this RTSTRUCT")
         for file in patient.rtstructs
-        if file.sop_instance_uid not in linked
+        if file.path not in linked
     ]
     return candidates, skipped
 
