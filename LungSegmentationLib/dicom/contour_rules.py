@@ -7,7 +7,7 @@ would fill the holes, so the relation of each two contours is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from LungSegmentationLib.dicom.scanline import Patch
+from LungSegmentationLib.errors import GeometryError
 
 __all__ = ["Combined", "Outline", "combine", "exclusive", "union"]
 
@@ -24,6 +25,10 @@ below the thinnest wall that anyone draws."""
 
 TOLERANCE_PIXELS = 0.5
 """The same in pixels, for grids finer than that."""
+
+MAX_PAIRS = 20_000
+"""Pairs of overlapping areas on one slice: 200 areas that all overlap, or a hundred times what segmentation by
+threshold leaves; beyond that a slice would take minutes."""
 
 SAMPLES = 128
 FEW_PIXELS = 64
@@ -40,7 +45,7 @@ class Outline:
     patch: Patch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combined:
     """Pixels of all contours of a slice together, and how many were duplicates, holes, and overlapped in part."""
 
@@ -58,13 +63,14 @@ class _Relation(Enum):
     OVERLAPPING = auto()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Area:
-    """Contours that cover the same area."""
+    """Contours that cover the same area, the areas around it, and those directly inside."""
 
     outline: Outline
     patch: Patch
     containers: list[_Area] = field(default_factory=list)
+    contents: list[_Area] = field(default_factory=list)
     depth: int = 0
 
 
@@ -81,17 +87,24 @@ def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
         At least one.
     pixel
         Size of a pixel in mm, the smaller one.
+
+    Raises
+    ------
+    GeometryError
+        If more than ``MAX_PAIRS`` pairs of different areas overlap.
     """
     if len(outlines) == 1:
         return Combined(outlines[0].patch)
     tolerance = min(TOLERANCE, TOLERANCE_PIXELS * pixel)
-    areas: list[_Area] = []
-    overlaps = 0
-    for outline in outlines:
+    areas: dict[int, _Area] = {}
+    overlaps = pairs = 0
+    for place, neighbors in enumerate(_neighbors(outlines)):
+        outline = outlines[place]
         new = _Area(outline, outline.patch)
         inside_new: list[_Area] = []
         partly = 0
-        for area in areas:
+        for area in (areas[neighbor] for neighbor in neighbors if neighbor in areas):
+            pairs += 1
             relation = _relation(area.outline, outline, tolerance)
             if relation is _Relation.SAME:
                 area.patch = union([area.patch, outline.patch])
@@ -102,15 +115,30 @@ def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
                 new.containers.append(area)
             partly += relation is _Relation.OVERLAPPING
         else:
+            if pairs > MAX_PAIRS:
+                raise GeometryError(f"A slice has {len(outlines)} contours of one ROI on top of each other.")
             for area in inside_new:
                 area.containers.append(new)
-            areas.append(new)
+            areas[place] = new
             overlaps += partly
     # An area is inside areas with more pixels only, so in this order containers come first.
-    for area in sorted(areas, key=lambda one: -np.count_nonzero(one.outline.patch.pixels)):
+    for area in sorted(areas.values(), key=lambda one: -np.count_nonzero(one.outline.patch.pixels)):
         area.depth = 1 + max((container.depth for container in area.containers), default=-1)
-    shapes = [_without_holes(area, areas) for area in areas if area.depth % 2 == 0]
-    return Combined(union(shapes), len(outlines) - len(areas), sum(area.depth % 2 for area in areas), overlaps)
+        for container in area.containers:
+            if container.depth == area.depth - 1:
+                container.contents.append(area)
+    filled = [_without_contents(area) for area in areas.values() if area.depth % 2 == 0]
+    holes = len(areas) - len(filled)
+    return Combined(union(filled), len(outlines) - len(areas), holes, overlaps)
+
+
+def _neighbors(outlines: Sequence[Outline]) -> Iterator[list[int]]:
+    """Yield for each outline the earlier ones whose bounding boxes share pixels with its own."""
+    low = np.array([(outline.patch.row, outline.patch.column) for outline in outlines])
+    high = np.array([outline.patch.end for outline in outlines])
+    for place in range(len(outlines)):
+        meets = (low[:place] < high[place]) & (high[:place] > low[place])
+        yield np.flatnonzero(meets.all(1)).tolist()
 
 
 def exclusive(patches: Sequence[Patch]) -> Patch:
@@ -131,12 +159,11 @@ def union(patches: Sequence[Patch]) -> Patch:
     return canvas
 
 
-def _without_holes(area: _Area, areas: Sequence[_Area]) -> Patch:
-    holes = [hole for hole in areas if hole.depth == area.depth + 1 and area in hole.containers]
-    if not holes:
+def _without_contents(area: _Area) -> Patch:
+    if not area.contents:
         return area.patch
     pixels = area.patch.pixels.copy()
-    for hole in holes:
+    for hole in area.contents:
         mine, its = _common(area.patch, hole.patch)
         pixels[mine] &= ~hole.patch.pixels[its]
     return Patch(area.patch.row, area.patch.column, pixels)

@@ -27,7 +27,9 @@ TIE = 1e-3
 """Slice spacings by which a plane midway between two slices may be off and still go to the upper one."""
 
 BATCH_PIXELS = 1 << 26
-MAX_SLICE_PIXELS = 1 << 29
+"""Pixels of contours' bounding boxes that are filled at once: bounds the memory."""
+
+MAX_SLICE_PIXELS = 1 << 28
 
 Floats = NDArray[np.float64]
 Box = tuple[slice, slice, slice]

@@ -27,7 +27,7 @@ MAX_CROSSINGS = 1 << 21
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """Pixels of one polygon within its bounding box.
 

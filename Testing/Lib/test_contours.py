@@ -13,7 +13,7 @@ from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 
 from LungSegmentationLib.dicom import contours as module
-from LungSegmentationLib.dicom import scanline
+from LungSegmentationLib.dicom import contour_rules, scanline
 from LungSegmentationLib.dicom.contours import RoiMask, rasterize
 from LungSegmentationLib.dicom.rtstruct import Contour, ContourType
 from LungSegmentationLib.dicom.scanline import fill
@@ -390,6 +390,26 @@ def test_closed_planar_xor_is_exclusive_or_even_of_the_same_contour() -> None:
     assert flat([box(*first), box(*first)], kind, kind).box == (slice(0, 0),) * 3
     mixed = flat([box(*first), box(*first), box(*second)], kind, kind, ContourType.CLOSED_PLANAR)
     np.testing.assert_array_equal(pixels(mixed), painted(second))
+
+
+def test_hundreds_of_islands_and_holes_on_a_slice() -> None:
+    grid = Grid((400, 400, 5), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), AXIAL)
+    corners = [(x, y) for x in range(4, 390, 16) for y in range(4, 390, 16)]
+    islands = [box(x, y, x + 12, y + 12) for x, y in corners]
+    holes = [box(x + 3, y + 3, x + 9, y + 9) for x, y in corners]
+    mask = flat([*islands, *holes, *islands], grid=grid)
+    assert mask.voxel_count == len(corners) * (144 - 36)
+    assert (mask.report.holes, mask.report.duplicates) == (len(corners), len(corners))
+
+
+def test_a_heap_of_different_contours_on_a_slice_is_refused_before_it_takes_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heap = [box(2, 2, 20 + place, 28 - place) for place in range(15)]
+    assert flat(heap).voxel_count > 0
+    monkeypatch.setattr(contour_rules, "MAX_PAIRS", 100)
+    with pytest.raises(GeometryError, match="15 contours"):
+        flat(heap)
 
 
 # What contours are not drawn, and that they are counted.
