@@ -24,6 +24,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
@@ -207,13 +208,26 @@ class Header:
         return int.from_bytes(value, "little" if little else "big", signed=signed)
 
     def sequence(self, keyword: str, dataset: Dataset | None = None) -> list[Dataset]:
-        """Return the items of a sequence; empty if absent."""
+        """Return the items of a sequence; empty if absent.
+
+        Raises
+        ------
+        BadInputError
+            The element is there, but is no sequence.
+        """
         holder = self.dataset if dataset is None else dataset
         tag = TAGS[keyword]
         if tag not in holder:
             return []
-        value = holder[tag].value
-        return list(value) if value and not isinstance(value, (bytes, str)) else []
+        try:
+            value = holder[tag].value
+        except Exception as error:  # a broken sequence may make the parser raise anything; nothing is documented
+            raise BadInputError(f"{self.path}: {keyword} cannot be read.", "The file is damaged.") from error
+        if isinstance(value, Sequence):
+            return list(value)
+        if value:
+            raise BadInputError(f"{self.path}: {keyword} is no sequence.", "The file is damaged.")
+        return []
 
     @property
     def sop_class(self) -> str:
@@ -232,7 +246,8 @@ def _not_numbers(path: Path, keyword: str, count: int, words: tuple[str, ...]) -
 
 
 def _element(dataset: Dataset, tag: int) -> RawDataElement | DataElement | None:
-    return dataset.get_item(tag) if tag in dataset else None
+    # Kept as it is: asking for an empty element otherwise converts it, and fails on one of an unknown kind.
+    return dataset.get_item(tag, keep_deferred=True) if tag in dataset else None
 
 
 def _meta_uid(meta: Dataset, tag: int) -> str:

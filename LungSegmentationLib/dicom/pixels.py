@@ -38,7 +38,6 @@ _NATIVE: Final = {
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2.2",
-    "1.2.840.113619.5.2",
     DEFLATED,
 }
 _RLE: Final = "1.2.840.10008.1.2.5"
@@ -116,10 +115,17 @@ def check_pixels(info: ImageInfo) -> None:
                 f"{info.columns} × {info.rows} pixels have {expected}.",
                 "The header is damaged: export the file again.",
             )
-    elif info.rows * info.columns > _MOST_COMPRESSED or not UID(info.transfer_syntax).is_valid:
+    elif not _is_compressed(info.transfer_syntax):
+        raise UnsupportedFileError(f"{path}: the transfer syntax “{info.transfer_syntax[:64]}” is not known.")
+    elif info.rows * info.columns > _MOST_COMPRESSED:
         raise BadInputError(
             f"{path}: the header claims a compressed image of {info.columns} × {info.rows} pixels.", "It is damaged."
         )
+
+
+def _is_compressed(syntax: str) -> bool:
+    uid = UID(syntax)
+    return not uid.is_private and uid.is_transfer_syntax and uid.is_encapsulated
 
 
 def stored_frames(info: ImageInfo) -> Iterator[Stored]:
