@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.headers import quiet_parser, read_header
+from LungSegmentationLib.dicom.headers import DICOMDIR, quiet_parser, read_header
 from LungSegmentationLib.dicom.images import CT_CLASSES, MOST_VOXELS, ImageInfo, image_info
 from LungSegmentationLib.dicom.pixels import AIR, ScaleNotes, check_pixels, stored_frames, to_hu
 from LungSegmentationLib.dicom.slices import Arrangement, arrange
@@ -150,7 +150,7 @@ def _read_info(path: Path) -> ImageInfo:
 
 
 _NOT_CT = {
-    "1.2.840.10008.1.3.10": "DICOMDIR",
+    DICOMDIR: "DICOMDIR",
     "1.2.840.10008.5.1.4.1.1.4": "MR",
     "1.2.840.10008.5.1.4.1.1.128": "PET",
     "1.2.840.10008.5.1.4.1.1.481.1": "RT image",

@@ -28,8 +28,9 @@ from pydicom.sequence import Sequence
 
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
-__all__ = ["Header", "Pixels", "decode_text", "inflate", "meta_end", "quiet_parser", "read_header"]
+__all__ = ["DICOMDIR", "Header", "Pixels", "decode_text", "inflate", "meta_end", "quiet_parser", "read_header"]
 
+DICOMDIR: Final = "1.2.840.10008.1.3.10"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 # Enough for the header of nearly every CT slice; the rest of the file is read only where it is not.
 PREFIX: Final = 32 * 1024
@@ -377,6 +378,10 @@ def _parse(path: Path, source: BytesIO, size: int, *, complete: bool) -> Header 
     meta = dataset.file_meta
     if not len(dataset) and not len(meta) and pixels is None:
         raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
+    if not len(dataset) and pixels is None and _meta_uid(meta, 0x00020002) != DICOMDIR:
+        raise BadInputError(
+            f"{path}: the file ends before its header says anything.", "It is incomplete: copy it again."
+        )
     syntax = _meta_uid(meta, 0x00020010)
     if not syntax:
         syntax = "1.2.840.10008.1.2" if implicit else ("1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2")

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from pydicom.uid import UID
 
 from LungSegmentationLib.dicom.grouping import Slice, ct_series, group_patients
-from LungSegmentationLib.dicom.headers import Header, quiet_parser, read_header
+from LungSegmentationLib.dicom.headers import DICOMDIR, Header, quiet_parser, read_header
 from LungSegmentationLib.dicom.images import CT_CLASSES, image_info
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.dicom.series import CTSeries, Link, Patient, RTStructFile, ScanResult, Study
@@ -27,7 +27,6 @@ from LungSegmentationLib.errors import BadInputError, LungSegError
 __all__ = ["CTSeries", "Link", "Patient", "RTStructFile", "ScanResult", "Study", "scan"]
 
 RTSTRUCT: Final = "1.2.840.10008.5.1.4.1.1.481.3"
-DICOMDIR: Final = "1.2.840.10008.1.3.10"
 # Files in flight at a time: memory stays bounded, and a callback can stop the scan soon.
 CHUNK: Final = 256
 
