@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from LungSegmentationLib.structures import Mask
 
@@ -33,6 +32,8 @@ def body_mask(ct: NDArray[Any]) -> Mask:
     bool array (z, y, x)
         All ``False`` if nothing is denser than −400 HU.
     """
+    from scipy import ndimage
+
     dense = ct[:, ::COARSE, ::COARSE] > SKIN_THRESHOLD
     disk = ndimage.iterate_structure(ndimage.generate_binary_structure(2, 1), 2)[None]
     opened = ndimage.binary_opening(dense, disk)

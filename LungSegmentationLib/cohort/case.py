@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from LungSegmentationLib.cohort.records import (
     RoiRecord,
     Source,
     StructureRecord,
-    write_record,
 )
 from LungSegmentationLib.cohort.selection import volume_key
 from LungSegmentationLib.dicom.contours import rasterize
@@ -29,14 +29,14 @@ from LungSegmentationLib.structures import StructureMap
 from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
+    from LungSegmentationLib.cohort.paths import CasePaths
     from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.labels import LabelSet
     from LungSegmentationLib.structures import Mask
 
-__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "roi_infos", "write_case"]
+__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "roi_infos", "write_structures"]
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def import_case(
     corrections: Mapping[str | int, str | None] | None = None,
     synthetic_ptv: float | None = None,
     fingerprint: str = "",
+    ct_ready: Callable[[CTVolume], None] | None = None,
 ) -> Case:
     """Read a planned case from its DICOM files.
 
@@ -162,9 +163,15 @@ def import_case(
         mm: where no PTV was drawn, one is made as this margin around the GTV, inside the body.
     fingerprint
         Stored in the record: tells whether a later conversion would give the same.
+    ct_ready
+        Called with the CT as soon as it is read, for work that does not need the contours.
     """
-    ct = read_ct(planned.series)
-    rtstruct = read_rtstruct(planned.link.rtstruct.path)
+    with ThreadPoolExecutor(1) as beside:
+        contours = beside.submit(read_rtstruct, planned.link.rtstruct.path)
+        ct = read_ct(planned.series)
+        if ct_ready is not None:
+            ct_ready(ct)
+        rtstruct = contours.result()
     drawn = draw_structures(rtstruct, ct, label_set, rules, roi_map=roi_map, corrections=corrections)
     structures, warnings = drawn.structures, [*planned.warnings, *ct.warnings, *drawn.warnings]
     synthetic: tuple[str, ...] = ()
@@ -237,15 +244,16 @@ def _side_warnings(structures: StructureMap, ct: CTVolume) -> list[str]:
 
 
 def _mean_x(mask: Mask, ct: CTVolume) -> float:
-    sums = [np.arange(n) @ mask.sum(axis=tuple(a for a in range(3) if a != axis)) for axis, n in enumerate(mask.shape)]
-    z, y, x = (float(s) / mask.sum() for s in sums)
+    """Return the middle of a structure along LPS x, mm; its box is enough to tell a right lung from a left one."""
+    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    z, y, x = (float(span[0] + span[-1]) / 2 for span in spans)
     return float(ct.grid.to_physical([[x, y, z]])[0, 0])
 
 
-def write_case(case: Case, folder: Path) -> None:
-    """Write the four files of a case into a folder; ``case.json`` comes last."""
+def write_structures(case: Case, files: CasePaths) -> None:
+    """Write the structure bits and the label map that is derived from them."""
     grid = case.ct.grid
-    write_volume(case.ct.image, folder / "ct.nii.gz")
-    write_volume(grid.image(case.structures.bits), folder / "structures.nii.gz")
-    write_volume(grid.image(case.structures.label_map()), folder / "labels.nii.gz")
-    write_record(case.record, folder / "case.json")
+    with ThreadPoolExecutor(1) as beside:
+        labels = beside.submit(lambda: write_volume(grid.image(case.structures.label_map()), files.labels))
+        write_volume(grid.image(case.structures.bits), files.structures)
+        labels.result()

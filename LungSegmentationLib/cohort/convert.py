@@ -10,17 +10,16 @@ import hashlib
 import json
 import shutil
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from joblib import Parallel, delayed
-
-from LungSegmentationLib.cohort.case import import_case, write_case
+from LungSegmentationLib.cohort.case import import_case, write_structures
 from LungSegmentationLib.cohort.corrections import RoiCorrections
-from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
 from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, volume_key
 from LungSegmentationLib.cohort.table import TableRow, write_table
@@ -32,6 +31,7 @@ from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.labels import LabelSet, label_set_from_dict, label_set_to_dict, load_label_set
 from LungSegmentationLib.resources import resource_path
 from LungSegmentationLib.storage import atomic_folder, storage_errors
+from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -276,6 +276,8 @@ def _run(todo: list[_Work], jobs: int) -> Iterator[Outcome]:
     if jobs == 1 or len(todo) < 2:
         yield from map(_convert_one, todo)
         return
+    from joblib import Parallel, delayed
+
     # "unordered": progress is told as soon as any case is done.
     work = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator_unordered", batch_size=1)
     yield from work(delayed(_convert_one)(one) for one in todo)
@@ -284,17 +286,23 @@ def _run(todo: list[_Work], jobs: int) -> Iterator[Outcome]:
 def _convert_one(work: _Work) -> Outcome:
     name = work.planned.name
     try:
-        case = import_case(
-            work.planned,
-            work.label_set,
-            load_roi_rules(),
-            roi_map=work.roi_map,
-            corrections=work.corrections,
-            synthetic_ptv=work.synthetic_ptv,
-            fingerprint=work.fingerprint,
-        )
-        with atomic_folder(work.folder) as folder:
-            write_case(case, folder)
+        with atomic_folder(work.folder) as folder, ThreadPoolExecutor(1) as beside:
+            files = CasePaths(folder)
+            writing: list[Future[None]] = []
+            # The CT is compressed while its contours are still being drawn.
+            case = import_case(
+                work.planned,
+                work.label_set,
+                load_roi_rules(),
+                roi_map=work.roi_map,
+                corrections=work.corrections,
+                synthetic_ptv=work.synthetic_ptv,
+                fingerprint=work.fingerprint,
+                ct_ready=lambda ct: writing.append(beside.submit(write_volume, ct.image, files.ct)),
+            )
+            write_structures(case, files)
+            writing[0].result()
+            write_record(case.record, files.record)
     except StorageError as error:
         return Outcome(name, "failed", reason=str(error), storage_failed=True)
     except LungSegError as error:

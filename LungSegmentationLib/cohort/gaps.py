@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from LungSegmentationLib.structures import Mask
 
@@ -42,6 +41,8 @@ def fill_interpolated_slices(mask: Mask, slices: tuple[int, ...]) -> tuple[int, 
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[Any]:
+    from scipy import ndimage
+
     outside = ndimage.distance_transform_edt(~mask)
     inside = ndimage.distance_transform_edt(mask)
     return np.asarray(outside - inside)

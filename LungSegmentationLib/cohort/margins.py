@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.structures import Mask
@@ -32,6 +31,8 @@ def with_margin(mask: Mask, spacing: tuple[float, float, float], margin: float, 
     """
     if not 0 < margin <= 50:
         raise UsageError(f"A margin of {margin:g} mm cannot be meant.", "Give more than 0 and at most 50 mm.")
+    from scipy import ndimage
+
     grown = mask.copy()
     filled = np.nonzero(mask)
     if filled[0].size == 0:
