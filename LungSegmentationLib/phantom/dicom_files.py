@@ -171,9 +171,8 @@ def _image_template(patient: PhantomPatient, style: DicomStyle) -> FileDataset:
     dataset = _common(patient, style, CTImageStorage, implicit=False)
     scan, grid = patient.scan, patient.grid
     row, column = grid.axes[:, 0], grid.axes[:, 1]
-    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL" if patient.options.orientation == "axial" else "REFORMATTED"]
-    if patient.options.orientation != "axial":
-        dataset.ImageType = ["DERIVED", "SECONDARY", "REFORMATTED"]
+    plain = patient.options.orientation == "axial"
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"] if plain else ["DERIVED", "SECONDARY", "REFORMATTED"]
     dataset.ContentDate, dataset.ContentTime = dataset.StudyDate, dataset.StudyTime
     dataset.AcquisitionDate, dataset.AcquisitionTime = dataset.StudyDate, dataset.StudyTime
     dataset.Modality = "CT"

@@ -15,6 +15,7 @@ PatientPosition = Literal["HFS", "FFS", "HFP", "FFP"]
 SMALLEST_IMAGE = 32
 LARGEST_IMAGE = 2048
 MOST_SLICES = 2000
+MOST_VOXELS = 400_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ class PhantomOptions:
             )
         if self.slices is not None and not 1 <= self.slices <= MOST_SLICES:
             raise UsageError(f"A phantom of {self.slices} slices is impossible.", f"Choose 1 to {MOST_SLICES}.")
+        voxels = (self.in_plane or 512) ** 2 * (self.slices or 80)
+        if voxels > MOST_VOXELS:
+            raise UsageError(
+                f"A phantom of {voxels:,} voxels is too large.", f"At most {MOST_VOXELS:,}: fewer slices or rows."
+            )
         for name, value, allowed in (
             ("orientation", self.orientation, get_args(Orientation)),
             ("position", self.position, get_args(PatientPosition)),

@@ -88,7 +88,7 @@ def draw_scan(anatomy: Anatomy, options: PhantomOptions, rng: np.random.Generato
     else:
         slices = options.slices
         gap = float(np.clip(np.round(extent / slices, 2), 1.0, LARGEST_GAP))
-    middle = _middle(anatomy, across, slices * gap / placement.scale[across])
+    middle = _middle(anatomy, normal, slices * gap / placement.scale[across])
 
     if across == 2:
         wide = 2 * (202 * placement.scale[0]) + 12
@@ -122,16 +122,17 @@ def draw_scan(anatomy: Anatomy, options: PhantomOptions, rng: np.random.Generato
     )
 
 
-def _middle(anatomy: Anatomy, across: int, length: float) -> NDArray[np.float64]:
+def _middle(anatomy: Anatomy, normal: NDArray[np.float64], length: float) -> NDArray[np.float64]:
     """Return the middle of the scan in the standard patient; a short scan goes to the tumor and the heart."""
     middle = np.array([0.0, 4.0, -18.0])
     tumor = anatomy.tumors[0]
-    wanted = (tumor.center[across] + anatomy.chambers[0].center[across]) / 2
+    seen = (np.asarray(tumor.center) - middle) @ normal
+    wanted = float(seen + (np.asarray(anatomy.chambers[0].center) - middle) @ normal) / 2
     room = max(length / 2 - 0.6 * tumor.radius, 0.0)
-    wanted = float(np.clip(wanted, tumor.center[across] - room, tumor.center[across] + room))
-    slack = max((235.0 if across == 2 else 200.0) - length, 0.0) / 2
-    middle[across] += float(np.clip(wanted - middle[across], -slack, slack)) if slack else 0.0
-    return middle
+    wanted = float(np.clip(wanted, seen - room, seen + room))
+    chest = 235.0 if np.argmax(np.abs(normal)) == 2 else 200.0
+    slack = max(chest - length, 0.0) / 2
+    return middle + float(np.clip(wanted, -slack, slack)) * normal
 
 
 def _rotation(axis: int, angle: float) -> NDArray[np.float64]:

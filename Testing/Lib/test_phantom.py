@@ -341,7 +341,8 @@ def test_progress_counts_patients(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"in_plane": 3}, {"in_plane": 10**6}, {"slices": 0}, {"slices": 10**9}, {"orientation": "upside"},
+    [{"in_plane": 3}, {"in_plane": 10**6}, {"slices": 0}, {"slices": 10**9}, {"in_plane": 2048, "slices": 2000},
+     {"orientation": "upside"},
      {"position": "HFDR"}, {"heart_fraction": 1.5}, {"ptv_fraction": float("nan")}],
 )  # fmt: skip
 def test_impossible_options_are_refused(wrong: dict[str, object]) -> None:
