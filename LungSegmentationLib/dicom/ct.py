@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.headers import DICOMDIR, quiet_parser, read_header
+from LungSegmentationLib.dicom.header_reader import DICOMDIR, quiet_parser, read_header
 from LungSegmentationLib.dicom.images import CT_CLASSES, MOST_VOXELS, ImageInfo, image_info
 from LungSegmentationLib.dicom.pixels import AIR, ScaleNotes, check_pixels, stored_frames, to_hu
 from LungSegmentationLib.dicom.slices import Arrangement, arrange

@@ -25,7 +25,7 @@ from pydicom.encaps import generate_fragments
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from LungSegmentationLib.dicom.headers import DEFLATED, inflate, meta_end
+from LungSegmentationLib.dicom.header_reader import DEFLATED, inflate, meta_end
 from LungSegmentationLib.dicom.images import Frame, ImageInfo
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
@@ -43,6 +43,7 @@ _NATIVE: Final = {
 _RLE: Final = "1.2.840.10008.1.2.5"
 # A compressed slice has no length to check its claims against; no CT detector has more pixels.
 _MOST_COMPRESSED: Final = 4096 * 4096
+_MOST_TILES: Final = 4096
 _MULTIFRAME_WORD: Final = "1.2.840.10008.5.1.4.1.1.7.3"
 _MULTIFRAME_BYTE: Final = "1.2.840.10008.5.1.4.1.1.7.2"
 
@@ -162,11 +163,10 @@ def stored_frames(info: ImageInfo) -> Iterator[Stored]:
 
 def _decoded(info: ImageInfo) -> Iterator[Stored]:
     path = info.path
-    _check_stream_size(info)
     try:
         source = dcmread(BytesIO(path.read_bytes()), force=True, specific_tags=["PixelData"])
         data = source.PixelData
-        if not isinstance(data, bytes) or not any(True for _ in generate_fragments(data)):
+        if not isinstance(data, bytes) or not _check_streams(info, data):
             raise BadInputError(f"{path}: there are no compressed pixels in this file.", "Export it again.")
     except BadInputError:
         raise
@@ -233,36 +233,58 @@ def _pixels_only(info: ImageInfo, data: bytes) -> Dataset:
     return result
 
 
-def _check_stream_size(info: ImageInfo) -> None:
-    """Compare the size in the first compressed frame's own header with the file's, before a decoder believes it."""
-    assert info.pixels is not None
-    with info.path.open("rb") as stream:
-        stream.seek(info.pixels.offset)
-        head = stream.read(64 * 1024)
-    size = _stream_size(head)
-    if size is not None and size != (info.rows, info.columns):
-        raise BadInputError(
-            f"{info.path}: the compressed image is {size[1]} × {size[0]} pixels, the header claims "
-            f"{info.columns} × {info.rows}.",
-            "The file is damaged.",
-        )
+def _check_streams(info: ImageInfo, data: bytes) -> bool:
+    """Compare the claims of each compressed frame with the file's, before a decoder believes and allocates them.
+
+    Returns
+    -------
+    bool
+        Whether there is any fragment at all.
+    """
+    found = False
+    for fragment in generate_fragments(data):
+        found = True
+        claim = _claim(fragment[:65_536])
+        if claim is None:
+            continue  # the continuation of a frame, or run lengths, which claim nothing
+        if (claim.rows, claim.columns) != (info.rows, info.columns):
+            raise BadInputError(
+                f"{info.path}: the compressed image is {claim.columns} × {claim.rows} pixels, the header claims "
+                f"{info.columns} × {info.rows}.",
+                "The file is damaged.",
+            )
+        if claim.components != 1 or not 1 <= claim.tiles <= _MOST_TILES:
+            raise BadInputError(
+                f"{info.path}: the compressed image claims {claim.components} color(s) and {claim.tiles} tile(s).",
+                "The file is damaged.",
+            )
+    return found
 
 
-def _stream_size(head: bytes) -> tuple[int, int] | None:
-    """Return rows and columns that a JPEG, JPEG-LS or JPEG 2000 stream claims; None where it is not seen.
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    rows: int
+    columns: int
+    components: int
+    tiles: int
+
+
+def _claim(head: bytes) -> _Claim | None:
+    """Return what the header of a JPEG, JPEG-LS or JPEG 2000 stream claims; None where it is not seen.
 
     Markers as in ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (SOF55), T.800 A.5.1 (SIZ).
     """
-    start = head.find(b"\xff\x4f\xff\x51")
-    if start >= 0 and len(head) >= start + 24:
-        right, bottom, left, top = struct.unpack_from(">IIII", head, start + 8)
-        return bottom - top, right - left
-    start = head.find(b"\xff\xd8\xff")
-    position = start + 2
-    while start >= 0 and position + 9 <= len(head) and head[position] == 0xFF:
+    if head[:4] == b"\xff\x4f\xff\x51" and len(head) >= 42:
+        right, bottom, left, top, width, height, first, upper, components = struct.unpack_from(">8IH", head, 8)
+        across = -(-(right - first) // width) if width else 0
+        down = -(-(bottom - upper) // height) if height else 0
+        return _Claim(bottom - top, right - left, components, across * down)
+    position = 2
+    while head[:3] == b"\xff\xd8\xff" and position + 10 <= len(head) and head[position] == 0xFF:
         marker = head[position + 1]
         if (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}) or marker == 0xF7:
-            return struct.unpack_from(">HH", head, position + 5)
+            rows, columns, components = struct.unpack_from(">HHB", head, position + 5)
+            return _Claim(rows, columns, components, 1)
         position += 2 + int(struct.unpack_from(">H", head, position + 2)[0])
     return None
 

@@ -18,7 +18,8 @@ from typing import Final, TypeVar
 from pydicom.uid import UID
 
 from LungSegmentationLib.dicom.grouping import Slice, ct_series, group_patients
-from LungSegmentationLib.dicom.headers import DICOMDIR, Header, quiet_parser, read_header
+from LungSegmentationLib.dicom.header_reader import DICOMDIR, quiet_parser, read_header
+from LungSegmentationLib.dicom.headers import Header
 from LungSegmentationLib.dicom.images import CT_CLASSES, image_info
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.dicom.series import CTSeries, Link, Patient, RTStructFile, ScanResult, Study
