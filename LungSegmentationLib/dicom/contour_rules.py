@@ -27,8 +27,10 @@ TOLERANCE_PIXELS = 0.5
 """The same in pixels, for grids finer than that."""
 
 MAX_PAIRS = 20_000
-"""Pairs of overlapping areas on one slice: 200 areas that all overlap, or a hundred times what segmentation by
-threshold leaves; beyond that a slice would take minutes."""
+"""Pairs of neighboring areas on one slice, and below those whose pixels leave doubt: far more than segmentation by
+threshold leaves. Beyond that a slice would take minutes."""
+
+MAX_DOUBTS = 500
 
 SAMPLES = 128
 FEW_PIXELS = 64
@@ -91,13 +93,13 @@ def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
     Raises
     ------
     GeometryError
-        If more than ``MAX_PAIRS`` pairs of different areas overlap.
+        If far too many areas overlap for anything that can be meant.
     """
     if len(outlines) == 1:
         return Combined(outlines[0].patch)
     tolerance = min(TOLERANCE, TOLERANCE_PIXELS * pixel)
     areas: dict[int, _Area] = {}
-    overlaps = pairs = 0
+    overlaps = pairs = doubts = 0
     for place, neighbors in enumerate(_neighbors(outlines)):
         outline = outlines[place]
         new = _Area(outline, outline.patch)
@@ -105,7 +107,10 @@ def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
         partly = 0
         for area in (areas[neighbor] for neighbor in neighbors if neighbor in areas):
             pairs += 1
-            relation = _relation(area.outline, outline, tolerance)
+            relation = _relation_of_pixels(area.outline, outline)
+            if relation is None:
+                doubts += 1
+                relation = _relation_of_outlines(area.outline, outline, tolerance)
             if relation is _Relation.SAME:
                 area.patch = union([area.patch, outline.patch])
                 break
@@ -115,7 +120,7 @@ def combine(outlines: Sequence[Outline], pixel: float) -> Combined:
                 new.containers.append(area)
             partly += relation is _Relation.OVERLAPPING
         else:
-            if pairs > MAX_PAIRS:
+            if pairs > MAX_PAIRS or doubts > MAX_DOUBTS:
                 raise GeometryError(f"A slice has {len(outlines)} contours of one ROI on top of each other.")
             for area in inside_new:
                 area.containers.append(new)
@@ -169,28 +174,46 @@ def _without_contents(area: _Area) -> Patch:
     return Patch(area.patch.row, area.patch.column, pixels)
 
 
-def _relation(first: Outline, second: Outline, tolerance: float) -> _Relation:
-    """Tell how two contours lie to each other: by their pixels where these leave no doubt, else by their outlines."""
-    mine, its = _common(first.patch, second.patch)
-    shared = int(np.count_nonzero(first.patch.pixels[mine] & second.patch.pixels[its]))
+def _relation_of_pixels(first: Outline, second: Outline) -> _Relation | None:
+    """Tell how two contours lie to each other, if their pixels leave no doubt."""
+    shared, only_first, only_second = _overlap(first.patch, second.patch)
     if shared == 0:
         return _Relation.APART
-    sizes = int(np.count_nonzero(first.patch.pixels)), int(np.count_nonzero(second.patch.pixels))
-    large, small = (first, second) if sizes[0] >= sizes[1] else (second, first)
-    only_large, only_small = max(sizes) - shared, min(sizes) - shared
-    if only_large == only_small == 0:
+    if only_first == only_second == 0:
         return _Relation.SAME
-    inside = _Relation.SECOND_INSIDE if large is first else _Relation.FIRST_INSIDE
-    alike = only_large + only_small <= shared or max(sizes) <= FEW_PIXELS
-    if alike and max(_median_distance(first, second), _median_distance(second, first)) <= tolerance:
+    if only_first + only_second <= shared or shared + max(only_first, only_second) <= FEW_PIXELS:
+        return None
+    if 0 in (only_first, only_second):
+        return _Relation.FIRST_INSIDE if only_first == 0 else _Relation.SECOND_INSIDE
+    return _Relation.OVERLAPPING if _is_partial(shared, only_first, only_second) else None
+
+
+def _relation_of_outlines(first: Outline, second: Outline, tolerance: float) -> _Relation:
+    """Tell how two contours with pixels in common lie to each other, by the distance of their outlines in mm."""
+    shared, only_first, only_second = _overlap(first.patch, second.patch)
+    alike = only_first + only_second <= shared or shared + max(only_first, only_second) <= FEW_PIXELS
+    if alike and _median_distance(first, second) <= tolerance and _median_distance(second, first) <= tolerance:
         return _Relation.SAME
-    if only_small == 0:
-        return inside
-    if 2 * only_small > min(shared, only_large):
+    if _is_partial(shared, only_first, only_second):
         return _Relation.OVERLAPPING
+    large, small = (first, second) if only_first > only_second else (second, first)
     samples = _samples(small.points)
-    outside = samples[~_contains(large.points, samples)]
-    return inside if _distances(outside, large.points).max(initial=0.0) <= tolerance else _Relation.OVERLAPPING
+    outside = samples[~_contains(large.points, samples)] if min(only_first, only_second) else samples[:0]
+    if _distances(outside, large.points).max(initial=0.0) > tolerance:
+        return _Relation.OVERLAPPING
+    return _Relation.SECOND_INSIDE if large is first else _Relation.FIRST_INSIDE
+
+
+def _overlap(first: Patch, second: Patch) -> tuple[int, int, int]:
+    """Count the pixels that two patches share, and those that only the first and only the second has."""
+    mine, its = _common(first, second)
+    shared = int(np.count_nonzero(first.pixels[mine] & second.pixels[its]))
+    return shared, int(np.count_nonzero(first.pixels)) - shared, int(np.count_nonzero(second.pixels)) - shared
+
+
+def _is_partial(shared: int, only_first: int, only_second: int) -> bool:
+    """Whether too much of the smaller area lies outside the larger one for that to be a matter of rounding."""
+    return 2 * min(only_first, only_second) > min(shared, max(only_first, only_second))
 
 
 def _median_distance(one: Outline, other: Outline) -> float:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from matplotlib.path import Path as Outline
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom import contours as module
 from LungSegmentationLib.dicom import contour_rules, scanline
+from LungSegmentationLib.dicom import contours as module
 from LungSegmentationLib.dicom.contours import RoiMask, rasterize
 from LungSegmentationLib.dicom.rtstruct import Contour, ContourType
 from LungSegmentationLib.dicom.scanline import fill
@@ -405,11 +405,12 @@ def test_hundreds_of_islands_and_holes_on_a_slice() -> None:
 def test_a_heap_of_different_contours_on_a_slice_is_refused_before_it_takes_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heap = [box(2, 2, 20 + place, 28 - place) for place in range(15)]
+    heap = [box(2 + place, 2 + place % 2, 20 + place, 28 - place) for place in range(15)]
     assert flat(heap).voxel_count > 0
-    monkeypatch.setattr(contour_rules, "MAX_PAIRS", 100)
-    with pytest.raises(GeometryError, match="15 contours"):
-        flat(heap)
+    for limit in ("MAX_PAIRS", "MAX_DOUBTS"):
+        with monkeypatch.context() as patch, pytest.raises(GeometryError, match="15 contours"):
+            patch.setattr(contour_rules, limit, 50)
+            flat(heap)
 
 
 # What contours are not drawn, and that they are counted.
