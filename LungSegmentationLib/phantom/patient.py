@@ -264,7 +264,9 @@ def _record(
         return
     lines = outlines(values)
     for line in keyhole(lines) if joins_holes else lines:
-        index = np.column_stack([line[:, 0] + left, line[:, 1] + top, np.full(len(line), float(number))])
+        # An organ that the image cuts ends at the outer edge of the last pixel.
+        plane = np.clip(line + np.array((left, top)), -0.5, np.array(grid.size[:2]) - 0.5)
+        index = np.column_stack([plane, np.full(len(line), float(number))])
         contours[name].append(SliceContour(number, np.round(grid.to_physical(index), 3)))
 
 

@@ -56,6 +56,8 @@ def even_odd_fill(structure_set: pydicom.Dataset, patient: PhantomPatient, name:
         slices = np.round(index[:, 2]).astype(int)
         assert np.ptp(slices) == 0
         assert np.abs(index[:, 2] - slices).max() < 1e-3
+        assert index[:, :2].min() > -0.51
+        assert (index[:, :2].max(axis=0) < np.array([columns, rows]) - 0.49).all()
         mask[slices[0]] ^= Outline(index[:, :2]).contains_points(centers).reshape(rows, columns)
     return mask
 
