@@ -59,9 +59,10 @@ class Case:
 
 
 def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
-    """Return what the ROI rules need to know of each ROI."""
+    """Return what the ROI rules need to know of each ROI; only contours that enclose an area count."""
     return [
-        RoiInfo(roi.number, roi.name, roi.interpreted_type, contour_count=len(roi.contours)) for roi in rtstruct.rois
+        RoiInfo(roi.number, roi.name, roi.interpreted_type, sum(contour.encloses for contour in roi.contours))
+        for roi in rtstruct.rois
     ]
 
 

@@ -105,6 +105,14 @@ class Contour:
     number: int | None = None
     image_uids: tuple[str, ...] = ()
 
+    @property
+    def encloses(self) -> bool:
+        """Whether the contour can enclose an area: it is not open, no point, and has three points or more."""
+        return self.type not in _WITHOUT_AREA and len(self.points) > 2
+
+
+_WITHOUT_AREA = frozenset({ContourType.OPEN_PLANAR, ContourType.OPEN_NONPLANAR, ContourType.POINT})
+
 
 @dataclass(frozen=True, eq=False)
 class ROI:

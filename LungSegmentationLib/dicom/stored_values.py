@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
-import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
-from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.dicom.header_reader import read_header
+from LungSegmentationLib.dicom.images import ImageInfo, image_info
+from LungSegmentationLib.dicom.pixels import check_pixels, stored_frames
+from LungSegmentationLib.errors import BadInputError, LungSegError
 
 __all__ = ["StoredSlice", "stored_slice"]
 
@@ -36,37 +36,24 @@ def stored_slice(folder: Path, sop_instance_uid: str) -> StoredSlice:
     if not folder.is_dir():
         raise BadInputError(f"{folder} is not there any more.")
     for file in sorted(folder.iterdir()):
-        header = _header(file)
-        if header is not None and header.get("SOPInstanceUID") == sop_instance_uid:
-            return _read(file, header)
+        info = _info(file)
+        if info is None or info.sop_instance_uid != sop_instance_uid:
+            continue
+        if len(info.frames) > 1:
+            raise BadInputError("the CT is one multi-frame file.")
+        check_pixels(info)
+        frame = info.frames[0]
+        values = next(iter(stored_frames(info)))
+        slope = 1.0 if frame.slope is None else frame.slope
+        return StoredSlice(values, slope, 0.0 if frame.intercept is None else frame.intercept)
     raise BadInputError(f"{folder} does not hold the slice any more.")
 
 
-def _header(file: Path) -> pydicom.Dataset | None:
+def _info(file: Path) -> ImageInfo | None:
     if not file.is_file():
         return None
     try:
-        return pydicom.dcmread(
-            file,
-            stop_before_pixels=True,
-            force=True,
-            specific_tags=["SOPInstanceUID", "RescaleSlope", "RescaleIntercept", "NumberOfFrames"],
-        )
-    except (InvalidDicomError, OSError, EOFError, ValueError, AttributeError, NotImplementedError):
+        return image_info(read_header(file))
+    except LungSegError:
         # Other files of the folder are none of our business here.
         return None
-
-
-def _read(file: Path, header: pydicom.Dataset) -> StoredSlice:
-    if int(header.get("NumberOfFrames") or 1) > 1:
-        raise BadInputError("the CT is one multi-frame file.")
-    slope = float(header.get("RescaleSlope", 1) or 1)
-    intercept = float(header.get("RescaleIntercept", 0) or 0)
-    try:
-        image = sitk.ReadImage(str(file))
-    except RuntimeError as error:
-        raise BadInputError(f"{file} cannot be decoded.") from error
-    values = sitk.GetArrayFromImage(image)[0]
-    # The reader applies slope and intercept; what was stored is wanted.
-    stored = ((values - intercept) / slope).round().astype("int32")
-    return StoredSlice(stored, slope, intercept)

@@ -1,0 +1,150 @@
+"""Which CT and which RTSTRUCT become a case, by the stated rule or as asked; and what the cases are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from LungSegmentationLib.cohort.selection import Plan, plan_cases
+from LungSegmentationLib.dicom.roi_names import load_roi_rules
+from LungSegmentationLib.dicom.series import CTSeries, Link, LinkedBy, Patient, RTStructFile, ScanResult, Study
+from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.labels import load_label_set
+
+LABELS, RULES = load_label_set(), load_roi_rules()
+FULL = ("GTV-1", "Lung L", "Lung R", "Heart", "Spinal cord")
+
+
+def ct(uid: str, slices: int = 100, patient: str = "P", date: str = "20200101") -> CTSeries:
+    return CTSeries(
+        series_uid=uid,
+        study_uid=f"study-{uid}",
+        patient_id=patient,
+        patient_name="N",
+        frame_of_reference_uid="F",
+        description="chest",
+        study_date=date,
+        files=tuple(Path(f"{uid}/{n}.dcm") for n in range(slices)),
+        slice_count=slices,
+        sop_instance_uids=tuple(f"{uid}.{n}" for n in range(slices)),
+        orientation=(1, 0, 0, 0, 1, 0),
+        origin=(0, 0, 0),
+        positions=tuple(range(slices)),
+        rows=512,
+        columns=512,
+        pixel_spacing=(1, 1),
+    )
+
+
+def rtstruct(uid: str, rois: tuple[str, ...] = FULL, date: str = "20200101", label: str = "PLAN") -> RTStructFile:
+    return RTStructFile(Path(f"{uid}.dcm"), uid, f"s{uid}", "study", "P", "N", label, date, ("F",), (), rois)
+
+
+def patient(series: list[CTSeries], links: list[tuple[RTStructFile, CTSeries, LinkedBy]], name: str = "P") -> Patient:
+    files = tuple({file.path: file for file, _, _ in links}.values())
+    study = Study("study", "20200101", tuple(series))
+    return Patient(name, "N", "", (study,), files, tuple(Link(f, s, by) for f, s, by in links))
+
+
+def plan(*patients: Patient, **options: object) -> Plan:
+    return plan_cases(ScanResult(tuple(patients)), LABELS, RULES, **options)  # type: ignore[arg-type]
+
+
+def taken(made: Plan) -> list[tuple[str, str]]:
+    return sorted((case.series.series_uid, case.link.rtstruct.sop_instance_uid) for case in made.cases)
+
+
+def test_of_several_cts_the_one_that_is_referenced_wins_over_one_with_more_slices() -> None:
+    a, b = ct("a", 60), ct("b", 200)
+    file = rtstruct("r")
+    made = plan(patient([a, b], [(file, b, "frame of reference"), (file, a, "reference")]))
+    assert taken(made) == [("a", "r")]
+    assert [skipped.uid for skipped in made.skipped] == ["b"]
+    assert made.skipped[0].reason == "no RTSTRUCT belongs to this CT"
+
+
+def test_among_equal_cts_the_one_with_most_slices_is_taken_with_a_warning() -> None:
+    a, b = ct("a", 60), ct("b", 200)
+    file = rtstruct("r")
+    made = plan(patient([a, b], [(file, a, "frame of reference"), (file, b, "frame of reference")]))
+    assert taken(made) == [("b", "r")]
+    assert any("2 CTs fit" in warning for warning in made.cases[0].warnings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("most-structures", "full"),
+        ("newest", "new"),
+        ("oldest", "old"),
+        ("boost", "old"),
+        ("BOOST", "old"),
+        ("no such label", "full"),
+    ],
+)
+def test_of_several_rtstructs_the_asked_one_is_taken_with_a_warning(rule: str, expected: str) -> None:
+    a = ct("a")
+    files = [
+        rtstruct("full", FULL, "20200202"),
+        rtstruct("new", ("GTV-1",), "20210101"),
+        rtstruct("old", ("GTV-1", "CTV-1", "I1"), "20190101", label="Boost plan"),
+    ]
+    made = plan(patient([a], [(file, a, "reference") for file in files]), rtstruct=rule)
+    assert taken(made) == [("a", expected)]
+    assert any("3 RTSTRUCTs" in warning for warning in made.cases[0].warnings)
+    assert len(made.skipped) == 2
+
+
+def test_among_rtstructs_with_equally_many_structures_the_newest_is_taken() -> None:
+    a = ct("a")
+    files = [rtstruct("1", FULL, "20190101"), rtstruct("2", FULL, "20200101"), rtstruct("3", FULL, "20180101")]
+    assert taken(plan(patient([a], [(file, a, "reference") for file in files]))) == [("a", "2")]
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("all", ["a", "b", "c"]), ("most-slices", ["b"]), ("newest", ["c"])])
+def test_of_several_cts_with_contours_all_or_the_asked_one_become_cases(rule: str, expected: list[str]) -> None:
+    series = [ct("a", 100, date="20190101"), ct("b", 150, date="20180101"), ct("c", 80, date="20200101")]
+    links: list[tuple[RTStructFile, CTSeries, LinkedBy]] = [
+        (rtstruct(f"r{s.series_uid}"), s, "reference") for s in series
+    ]
+    made = plan(patient(series, links), ct=rule)
+    assert [uid for uid, _ in taken(made)] == expected
+    assert all(any("3 CTs with contours" in warning for warning in case.warnings) for case in made.cases)
+    assert len({case.name for case in made.cases}) == len(expected)
+
+
+def test_an_unknown_way_to_choose_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="most-slices"):
+        plan(ct="best")
+
+
+def test_ids_that_clean_to_one_name_or_differ_in_case_stay_apart() -> None:
+    patients = []
+    for uid, name in (("a", "P/1"), ("b", "P_1"), ("c", "p_1"), ("d", "")):
+        one = ct(uid, patient=name)
+        patients.append(patient([one], [(rtstruct(f"r{uid}"), one, "reference")], name))
+    names = [case.name for case in plan(*patients).cases]
+    assert len({name.casefold() for name in names}) == 4
+    assert "no-id" in names
+
+
+def test_a_name_never_moves_to_another_ct() -> None:
+    old, new = ct("old"), ct("new")
+    both = patient([new, old], [(rtstruct("r1"), new, "reference"), (rtstruct("r2"), old, "reference")])
+    made = plan(both, known_names={"old": "P"})
+    names = {case.series.series_uid: case.name for case in made.cases}
+    assert names["old"] == "P"
+    assert names["new"].startswith("P_")
+    again = plan(both, known_names={"old": "P", "new": names["new"]})
+    assert {case.series.series_uid: case.name for case in again.cases} == names
+
+
+def test_the_plan_does_not_depend_on_the_order_of_files() -> None:
+    series = [ct("a", 100), ct("b", 100)]
+    files = [rtstruct("1", FULL), rtstruct("2", FULL)]
+    links: list[tuple[RTStructFile, CTSeries, LinkedBy]] = [(f, s, "frame of reference") for f in files for s in series]
+    first = plan(patient(series, links))
+    second = plan(patient(series[::-1], links[::-1]))
+    assert taken(first) == taken(second)
+    assert {c.series.series_uid: c.name for c in first.cases} == {c.series.series_uid: c.name for c in second.cases}
