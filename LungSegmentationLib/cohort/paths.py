@@ -7,7 +7,7 @@ from pathlib import Path
 
 from LungSegmentationLib.errors import BadInputError
 
-__all__ = ["CasePaths", "CohortPaths"]
+__all__ = ["CasePaths", "CohortPaths", "RunPaths"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,46 @@ class CasePaths:
 
 
 @dataclass(frozen=True)
+class RunPaths:
+    """Files of one training (``runs/<run>``)."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run: that of its folder."""
+        return self.folder.name
+
+    @property
+    def config(self) -> Path:
+        """Settings of the training."""
+        return self.folder / "config.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """What resumes the training."""
+        return self.folder / "last.pt"
+
+    @property
+    def model(self) -> Path:
+        """The best network so far, as a model file."""
+        return self.folder / "best_unet_multi_organ.safetensors"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's logs."""
+        return self.folder / "tensorboard"
+
+    def epoch_checkpoint(self, epoch: int) -> Path:
+        """Return the checkpoint that is kept after an epoch (counted from 1)."""
+        return self.folder / f"epoch_{epoch:04d}.pt"
+
+    def epoch_checkpoints(self) -> tuple[Path, ...]:
+        """Return the kept checkpoints, oldest first."""
+        return tuple(sorted(self.folder.glob("epoch_*.pt"))) if self.folder.is_dir() else ()
+
+
+@dataclass(frozen=True)
 class CohortPaths:
     """Files of a cohort."""
 
@@ -72,6 +112,15 @@ class CohortPaths:
     def figures(self) -> Path:
         """Folder of the pictures."""
         return self.root / "figures"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the run folders."""
+        return self.root / "runs"
+
+    def run(self, name: str) -> RunPaths:
+        """Return the files of one training."""
+        return RunPaths(self.runs / name)
 
     def case(self, name: str) -> CasePaths:
         """Return the files of one case."""
