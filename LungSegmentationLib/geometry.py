@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from LungSegmentationLib.errors import GeometryError
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "Reorientation"]
 
 Points = NDArray[np.float64]
 Vector3 = tuple[float, float, float]
@@ -101,3 +102,62 @@ class Grid:
         image.SetOrigin(self.origin)
         image.SetDirection(self.direction)
         return image
+
+
+@dataclass(frozen=True)
+class Reorientation:
+    """Which exchange and reversal of index axes bring a volume as close to LPS axial as they can.
+
+    After it x runs to the patient's left, y to the back, z to the head. Nothing is interpolated: an oblique volume
+    keeps its obliquity, and going back gives the same bytes.
+
+    Attributes
+    ----------
+    axes
+        For x, y and z of the result: the index axis of the source that it is (0, 1, 2 for x, y, z).
+    flips
+        For x, y and z of the result: whether it runs the other way.
+    """
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, grid: Grid) -> Reorientation:
+        """Return the one for volumes on this grid."""
+        matrix = grid.axes
+        # Rounded, so that an obliquity of exactly 45° is decided by the order and not by the last bit.
+        best = max(
+            permutations(range(3)), key=lambda axes: round(sum(abs(matrix[i, a]) for i, a in enumerate(axes)), 9)
+        )
+        x, y, z = best
+        return cls((x, y, z), (bool(matrix[0, x] < 0), bool(matrix[1, y] < 0), bool(matrix[2, z] < 0)))
+
+    def grid(self, grid: Grid) -> Grid:
+        """Return the grid of a reoriented volume."""
+        corner = [0, 0, 0]
+        for axis, flip in zip(self.axes, self.flips, strict=True):
+            if flip:
+                corner[axis] = grid.size[axis] - 1
+        signs = np.where(self.flips, -1.0, 1.0)
+        x, y, z = self.axes
+        return Grid(
+            (grid.size[x], grid.size[y], grid.size[z]),
+            (grid.spacing[x], grid.spacing[y], grid.spacing[z]),
+            tuple(grid.to_physical([corner])[0].tolist()),
+            tuple((grid.axes[:, list(self.axes)] * signs).ravel().tolist()),
+        )
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of an array (z, y, x) of the source in the order of the result."""
+        turned = array.transpose([2 - axis for axis in reversed(self.axes)])
+        return turned[self._steps]
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of an array (z, y, x) of the result in the order of the source."""
+        order = np.argsort([2 - axis for axis in reversed(self.axes)])
+        return array[self._steps].transpose(order)
+
+    @property
+    def _steps(self) -> tuple[slice, ...]:
+        return tuple(slice(None, None, -1 if flip else None) for flip in reversed(self.flips))
