@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.header_reader import DICOMDIR, quiet_parser, read_header
+from LungSegmentationLib.dicom.header_reader import DICOMDIR, FileStart, fetch, quiet_parser, read_header
 from LungSegmentationLib.dicom.images import CT_CLASSES, MOST_VOXELS, ImageInfo, image_info
 from LungSegmentationLib.dicom.pixels import AIR, ScaleNotes, check_pixels, stored_frames, to_hu
 from LungSegmentationLib.dicom.slices import Arrangement, arrange
@@ -100,7 +100,7 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
     if not paths:
         raise BadInputError("There are no files to read a CT from.")
     with quiet_parser(), ThreadPoolExecutor(max(1, threads)) as pool:
-        infos = list(pool.map(_read_info, paths))
+        infos = [_read_info(start) for start in pool.map(fetch, paths)]
         _check_one_series(infos)
         places = [_Place(f, n) for f, info in enumerate(infos) for n in range(len(info.frames))]
         frames = [infos[place.file].frames[place.frame] for place in places]
@@ -137,8 +137,8 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
     )
 
 
-def _read_info(path: Path) -> ImageInfo:
-    header = read_header(path)
+def _read_info(start: FileStart) -> ImageInfo:
+    path, header = start.path, read_header(start)
     modality, sop_class = header.text("Modality"), header.sop_class
     if (modality and modality != "CT") or (sop_class in _NOT_CT):
         raise UnsupportedFileError(f"{path}: this is no CT slice ({modality or 'no modality'}).", "Leave it out.")

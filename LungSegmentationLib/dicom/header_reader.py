@@ -7,17 +7,19 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 from pydicom import dcmread
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag
 
 from LungSegmentationLib.dicom.headers import TAGS, Header, Pixels, meta_uid
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
-__all__ = ["DEFLATED", "DICOMDIR", "inflate", "meta_end", "quiet_parser", "read_header"]
+__all__ = ["DEFLATED", "DICOMDIR", "FileStart", "fetch", "inflate", "meta_end", "quiet_parser", "read_header"]
 
 DICOMDIR: Final = "1.2.840.10008.1.3.10"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
@@ -30,7 +32,7 @@ INFLATED: Final = 1024 * 1024 * 1024
 
 _PIXEL_TAGS: Final = {(0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010)}
 _LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN", b"SQ", b"UC", b"UR", b"UT", b"SV", b"UV"}
-_WANTED: Final = list(TAGS.values())
+_WANTED: Final[list[BaseTag | int]] = list(TAGS.values())
 
 
 @contextmanager
@@ -65,13 +67,41 @@ def meta_end(path: Path) -> int:
     return 132 + 12 + int(meta.FileMetaInformationGroupLength)
 
 
-def read_header(path: Path) -> Header:
+@dataclass(frozen=True, slots=True)
+class FileStart:
+    """The first bytes of a file, where nearly every header ends, and the size of the whole."""
+
+    path: Path
+    prefix: bytes
+    size: int
+
+
+def fetch(path: Path) -> FileStart:
+    """Read the first bytes of a file.
+
+    This waits for the disk and nothing else, so it gains from threads; parsing does not and is done in one.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be opened.
+    """
+    try:
+        with path.open("rb", buffering=0) as stream:
+            prefix = stream.read(PREFIX)
+            size = len(prefix) if len(prefix) < PREFIX else stream.seek(0, 2)
+    except OSError as error:
+        raise StorageError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
+    return FileStart(path, prefix, max(size, len(prefix)))
+
+
+def read_header(start: FileStart) -> Header:
     """Read what is needed of a file's header; the pixels stay on the disk.
 
     Parameters
     ----------
-    path
-        A DICOM file with or without preamble and ending.
+    start
+        The beginning of a DICOM file with or without preamble and ending; the rest is read where it is needed.
 
     Raises
     ------
@@ -80,28 +110,33 @@ def read_header(path: Path) -> Header:
     BadInputError
         It is, but is damaged or empty.
     StorageError
-        It cannot be opened.
+        The rest of it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            prefix = stream.read(PREFIX)
-            size = stream.seek(0, 2)
-            if not prefix:
-                raise BadInputError(f"{path}: the file is empty.")
-            if not _looks_like_dicom(prefix):
-                raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
-            if len(prefix) < size and DEFLATED.encode() not in prefix[:1024]:
-                header = _parse(path, BytesIO(prefix), size, complete=False)
-                if header is not None:
-                    return header
-            stream.seek(0)
-            source = BytesIO(stream.read()) if size <= WHOLE else stream
-            header = _parse(path, source, size, complete=True)  # type: ignore[arg-type]
-    except OSError as error:
-        raise StorageError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
+    path, prefix, size = start.path, start.prefix, start.size
+    if not prefix:
+        raise BadInputError(f"{path}: the file is empty.")
+    if not _looks_like_dicom(prefix):
+        raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
+    header = None
+    if len(prefix) == size:
+        header = _parse(path, BytesIO(prefix), size, complete=True)
+    else:
+        if DEFLATED.encode() not in prefix[:1024]:
+            header = _parse(path, BytesIO(prefix), size, complete=False)
+        if header is None:
+            header = _parse_whole(path, size)
     if header is None:
         raise BadInputError(f"{path}: the header cannot be read.", "The file is damaged: export it again.")
     return header
+
+
+def _parse_whole(path: Path, size: int) -> Header | None:
+    try:
+        with path.open("rb") as stream:
+            source = BytesIO(stream.read()) if size <= WHOLE else stream
+            return _parse(path, source, size, complete=True)  # type: ignore[arg-type]
+    except OSError as error:
+        raise StorageError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
 
 
 def _looks_like_dicom(prefix: bytes) -> bool:

@@ -11,61 +11,62 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag
 
 from LungSegmentationLib.errors import BadInputError
 
 __all__ = ["TAGS", "Header", "Pixels", "decode_text", "meta_uid"]
 
 TAGS: Final = {
-    "SpecificCharacterSet": 0x00080005,
-    "ImageType": 0x00080008,
-    "SOPClassUID": 0x00080016,
-    "SOPInstanceUID": 0x00080018,
-    "StudyDate": 0x00080020,
-    "Modality": 0x00080060,
-    "SeriesDescription": 0x0008103E,
-    "PatientName": 0x00100010,
-    "PatientID": 0x00100020,
-    "PatientBirthDate": 0x00100030,
-    "SliceThickness": 0x00180050,
-    "StudyInstanceUID": 0x0020000D,
-    "SeriesInstanceUID": 0x0020000E,
-    "ImagePositionPatient": 0x00200032,
-    "ImageOrientationPatient": 0x00200037,
-    "FrameOfReferenceUID": 0x00200052,
-    "ConcatenationUID": 0x00209161,
-    "SamplesPerPixel": 0x00280002,
-    "PhotometricInterpretation": 0x00280004,
-    "NumberOfFrames": 0x00280008,
-    "Rows": 0x00280010,
-    "Columns": 0x00280011,
-    "PixelSpacing": 0x00280030,
-    "BitsAllocated": 0x00280100,
-    "BitsStored": 0x00280101,
-    "HighBit": 0x00280102,
-    "PixelRepresentation": 0x00280103,
-    "PixelPaddingValue": 0x00280120,
-    "PixelPaddingRangeLimit": 0x00280121,
-    "RescaleIntercept": 0x00281052,
-    "RescaleSlope": 0x00281053,
-    "RescaleType": 0x00281054,
-    "ModalityLUTSequence": 0x00283000,
-    "SharedFunctionalGroupsSequence": 0x52009229,
-    "PerFrameFunctionalGroupsSequence": 0x52009230,
+    "SpecificCharacterSet": BaseTag(0x00080005),
+    "ImageType": BaseTag(0x00080008),
+    "SOPClassUID": BaseTag(0x00080016),
+    "SOPInstanceUID": BaseTag(0x00080018),
+    "StudyDate": BaseTag(0x00080020),
+    "Modality": BaseTag(0x00080060),
+    "SeriesDescription": BaseTag(0x0008103E),
+    "PatientName": BaseTag(0x00100010),
+    "PatientID": BaseTag(0x00100020),
+    "PatientBirthDate": BaseTag(0x00100030),
+    "SliceThickness": BaseTag(0x00180050),
+    "StudyInstanceUID": BaseTag(0x0020000D),
+    "SeriesInstanceUID": BaseTag(0x0020000E),
+    "ImagePositionPatient": BaseTag(0x00200032),
+    "ImageOrientationPatient": BaseTag(0x00200037),
+    "FrameOfReferenceUID": BaseTag(0x00200052),
+    "ConcatenationUID": BaseTag(0x00209161),
+    "SamplesPerPixel": BaseTag(0x00280002),
+    "PhotometricInterpretation": BaseTag(0x00280004),
+    "NumberOfFrames": BaseTag(0x00280008),
+    "Rows": BaseTag(0x00280010),
+    "Columns": BaseTag(0x00280011),
+    "PixelSpacing": BaseTag(0x00280030),
+    "BitsAllocated": BaseTag(0x00280100),
+    "BitsStored": BaseTag(0x00280101),
+    "HighBit": BaseTag(0x00280102),
+    "PixelRepresentation": BaseTag(0x00280103),
+    "PixelPaddingValue": BaseTag(0x00280120),
+    "PixelPaddingRangeLimit": BaseTag(0x00280121),
+    "RescaleIntercept": BaseTag(0x00281052),
+    "RescaleSlope": BaseTag(0x00281053),
+    "RescaleType": BaseTag(0x00281054),
+    "ModalityLUTSequence": BaseTag(0x00283000),
+    "SharedFunctionalGroupsSequence": BaseTag(0x52009229),
+    "PerFrameFunctionalGroupsSequence": BaseTag(0x52009230),
     # inside the functional groups
-    "FrameType": 0x00089007,
-    "CTImageFrameTypeSequence": 0x00189329,
-    "PlanePositionSequence": 0x00209113,
-    "PlaneOrientationSequence": 0x00209116,
-    "PixelMeasuresSequence": 0x00289110,
-    "PixelValueTransformationSequence": 0x00289145,
+    "FrameType": BaseTag(0x00089007),
+    "CTImageFrameTypeSequence": BaseTag(0x00189329),
+    "PlanePositionSequence": BaseTag(0x00209113),
+    "PlaneOrientationSequence": BaseTag(0x00209116),
+    "PixelMeasuresSequence": BaseTag(0x00289110),
+    "PixelValueTransformationSequence": BaseTag(0x00289145),
 }
 
 
@@ -228,7 +229,7 @@ def _not_numbers(path: Path, keyword: str, count: int, words: tuple[str, ...]) -
 
 def _element(dataset: Dataset, tag: int) -> RawDataElement | DataElement | None:
     # Kept as it is: asking for an empty element otherwise converts it, and fails on one of an unknown kind.
-    return dataset.get_item(tag, keep_deferred=True) if tag in dataset else None
+    return cast("RawDataElement | DataElement | None", dataset.get_item(tag, keep_deferred=True))
 
 
 def meta_uid(meta: Dataset, tag: int) -> str:

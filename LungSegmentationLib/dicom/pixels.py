@@ -242,10 +242,14 @@ def _check_streams(info: ImageInfo, data: bytes) -> bool:
         Whether there is any fragment at all.
     """
     found = False
-    for fragment in generate_fragments(data):
-        found = True
+    fragments = generate_fragments(data)
+    next(fragments, b"")  # the table of offsets, often empty
+    for fragment in fragments:
+        first, found = not found, True
         claim = _claim(fragment[:65_536])
         if claim is None:
+            if first and info.transfer_syntax != _RLE:
+                raise BadInputError(f"{info.path}: the compressed image begins with no size.", "The file is damaged.")
             continue  # the continuation of a frame, or run lengths, which claim nothing
         if (claim.rows, claim.columns) != (info.rows, info.columns):
             raise BadInputError(

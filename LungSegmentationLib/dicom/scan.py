@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from pydicom.uid import UID
 
 from LungSegmentationLib.dicom.grouping import Slice, ct_series, group_patients
-from LungSegmentationLib.dicom.header_reader import DICOMDIR, quiet_parser, read_header
+from LungSegmentationLib.dicom.header_reader import DICOMDIR, FileStart, fetch, quiet_parser, read_header
 from LungSegmentationLib.dicom.headers import Header
 from LungSegmentationLib.dicom.images import CT_CLASSES, image_info
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
@@ -76,7 +76,8 @@ def scan(folder: Path, *, threads: int = 4, progress: Progress | None = None) ->
     with quiet_parser(), ThreadPoolExecutor(max(1, threads)) as pool:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            for found in pool.map(_look, chunk):
+            for start_of_file in pool.map(_fetch, chunk):
+                found = _look(start_of_file)
                 if isinstance(found, Slice):
                     slices.append(found)
                 elif isinstance(found, RTStruct):
@@ -133,11 +134,21 @@ def _walk(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return files, unreadable
 
 
-def _look(path: Path) -> _Found:
+def _fetch(path: Path) -> FileStart | _Unreadable:
     try:
-        if _says_rtstruct(path):
+        return fetch(path)
+    except LungSegError as error:
+        return _Unreadable(path, error.message)
+
+
+def _look(start: FileStart | _Unreadable) -> _Found:
+    if isinstance(start, _Unreadable):
+        return start
+    path = start.path
+    try:
+        if _says_rtstruct(start.prefix):
             return read_rtstruct(path, with_contours=False)
-        header = read_header(path)
+        header = read_header(start)
         kind = _kind(header)
         if kind == "RTSTRUCT":
             return read_rtstruct(path, with_contours=False)
@@ -150,11 +161,9 @@ def _look(path: Path) -> _Found:
         return _Unreadable(path, f"{path}: the file cannot be read ({error.strerror or error}).")
 
 
-def _says_rtstruct(path: Path) -> bool:
+def _says_rtstruct(prefix: bytes) -> bool:
     """Whether the meta information names an RTSTRUCT: these can be long, and need no look at their header first."""
-    with path.open("rb") as stream:
-        head = stream.read(512)
-    return head[128:132] == b"DICM" and RTSTRUCT.encode() + b"\0" in head
+    return prefix[128:132] == b"DICM" and RTSTRUCT.encode() + b"\0" in prefix[:512]
 
 
 def _kind(header: Header) -> str:
