@@ -14,7 +14,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, 
 
 from LungSegmentationLib.dicom.ct import read_ct
 from LungSegmentationLib.dicom.scan import scan
-from LungSegmentationLib.errors import LungSegError
+from LungSegmentationLib.errors import BadInputError, LungSegError
 
 LENGTHS = [0, 1, 2, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF]
 
@@ -126,3 +126,35 @@ def test_a_damaged_real_header_is_refused_or_read(tmp_path: Path, data: Path, na
         path.write_bytes(head[:-8] + whole[header:])
         outcome(path)
     assert peak_memory() - before < 300 * 2**20
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("kind", ["JPEG2000LosslessOnly", "JPEGLSLossless", "JPEGProcess14SV1", "JPEGProcess1T"])
+def test_a_damaged_compressed_stream_never_makes_the_decoder_allocate_wildly(
+    tmp_path: Path, data: Path, kind: str
+) -> None:
+    (file,) = (data / "tricky/transfer_syntax").glob(f"CTImage.dcm_{kind}*")
+    whole = file.read_bytes()
+    begin = whole.rfind(b"\xe0\x7f\x10\x00")
+    random = np.random.default_rng(8)
+    before = peak_memory()
+    path = tmp_path / "damaged"
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            at = int(random.integers(begin, begin + 400))
+            damaged[at : at + 4] = random.bytes(4)
+        path.write_bytes(damaged)
+        outcome(path)
+    assert peak_memory() - before < 300 * 2**20
+
+
+@pytest.mark.realdata
+def test_a_compressed_stream_that_claims_another_size_is_refused(tmp_path: Path, data: Path) -> None:
+    (file,) = (data / "tricky/transfer_syntax").glob("CTImage.dcm_JPEG2000LosslessOnly*")
+    whole = bytearray(file.read_bytes())
+    size = whole.rfind(b"\xff\x4f\xff\x51") + 8
+    struct.pack_into(">II", whole, size, 60000, 60000)
+    (tmp_path / "a").write_bytes(whole)
+    with pytest.raises(BadInputError, match="60000 × 60000"):
+        read_ct([tmp_path / "a"])
