@@ -95,13 +95,13 @@ def fetch(path: Path) -> FileStart:
     return FileStart(path, prefix, max(size, len(prefix)))
 
 
-def read_header(start: FileStart) -> Header:
+def read_header(file: Path | FileStart) -> Header:
     """Read what is needed of a file's header; the pixels stay on the disk.
 
     Parameters
     ----------
-    start
-        The beginning of a DICOM file with or without preamble and ending; the rest is read where it is needed.
+    file
+        A DICOM file with or without preamble and ending, or its beginning as :func:`fetch` read it.
 
     Raises
     ------
@@ -110,8 +110,9 @@ def read_header(start: FileStart) -> Header:
     BadInputError
         It is, but is damaged or empty.
     StorageError
-        The rest of it cannot be read.
+        It cannot be opened or read.
     """
+    start = fetch(file) if isinstance(file, Path) else file
     path, prefix, size = start.path, start.prefix, start.size
     if not prefix:
         raise BadInputError(f"{path}: the file is empty.")
