@@ -71,8 +71,13 @@ class _Candidate:
 
 
 def volume_key(series: CTSeries) -> str:
-    """Return what tells a CT volume from all others: the series UID; for a part of a split series also a slice."""
-    return series.series_uid if series.parts == 1 else f"{series.series_uid}/{series.sop_instance_uids[0]}"
+    """Return what tells a CT volume from all others.
+
+    The series UID; where there is none, or the series was split, its first slice's UID (or file) as well.
+    """
+    if series.series_uid and series.parts == 1:
+        return series.series_uid
+    return f"{series.series_uid}/{series.sop_instance_uids[0] or series.files[0].name}"
 
 
 def plan_cases(
