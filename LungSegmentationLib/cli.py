@@ -178,6 +178,55 @@ def figures(
 
 
 @app.command()
+def devices(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show the devices that there are, their memory, and the precision that a training would use."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.listing import print_devices
+        from LungSegmentationLib.training.devices import describe_devices
+
+        report = describe_devices()
+        if events:
+            reporter.result({}, report.to_dict())
+        elif as_json:
+            sys.stdout.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        else:
+            print_devices(report)
+
+    raise typer.Exit(run_command("devices", work, events=events, verbose=verbose))
+
+
+@app.command()
+def info(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a model is: structures, preprocessing, network, training data counts, scores, versions."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.listing import print_model
+        from LungSegmentationLib.networks.description import describe_model
+
+        description = describe_model(model)
+        if events:
+            for warning in description.warnings:
+                reporter.warning(warning, subject=str(model))
+            reporter.result({"model": model}, description.to_dict())
+        elif as_json:
+            sys.stdout.write(json.dumps(description.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        else:
+            print_model(description)
+
+    raise typer.Exit(run_command("info", work, events=events, verbose=verbose))
+
+
+@app.command()
 def phantom(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the synthetic patients.")],
     patients: Annotated[int, typer.Option("--patients", "-n", min=1, help="How many.")] = 4,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     # Type and shape of a tensor, as safetensors spells them.
     _Kind = tuple[str, tuple[int, ...]]
 
-__all__ = ["load_model", "read_card", "save_model"]
+__all__ = ["load_model", "read_card", "read_shapes", "save_model"]
 
 CARD_KEY = "lungsegmentation"
 # The header of the largest network here takes 40 KB and a card 20 KB; what claims more is no model of ours.
@@ -85,6 +85,18 @@ def read_card(path: str | Path) -> ModelCard:
     """
     card, _ = _read_header(Path(path))
     return card
+
+
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each tensor in a model file, by its name, in milliseconds and without torch.
+
+    Raises
+    ------
+    BadInputError
+        If the file is missing, cut off, no model, or not understood.
+    """
+    _, header = _read_header(Path(path))
+    return {name: tuple(entry["shape"]) for name, entry in header.items()}
 
 
 def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[UNet, ModelCard]:

@@ -110,7 +110,7 @@ class DeviceReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return asdict(self)
+        return asdict(self) | {"devices": [asdict(device) for device in self.devices]}
 
 
 def choose_device(name: str = "auto", precision: str = "auto") -> ChosenDevice:
