@@ -1,0 +1,188 @@
+"""One step of learning: forward, backward, update; in smaller parts where memory is short, stopped where numbers end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from LungSegmentationLib.errors import BadInputError, MemoryLimitError
+from LungSegmentationLib.training.devices import is_out_of_memory
+from LungSegmentationLib.training.optimization import clip_gradients
+from LungSegmentationLib.training.task import Batch
+
+if TYPE_CHECKING:
+    from LungSegmentationLib.jobs.reporter import Reporter
+    from LungSegmentationLib.training.config import TrainingConfig
+    from LungSegmentationLib.training.distributed import Processes
+    from LungSegmentationLib.training.precision import Precision
+    from LungSegmentationLib.training.sampling import Step
+    from LungSegmentationLib.training.task import Task
+
+__all__ = ["LossReading", "StepRunner"]
+
+B = TypeVar("B", bound=Batch)
+SMALLER = "Choose a smaller network (--set network=lite), --set gradient_checkpointing=true, or prepare smaller slices."
+
+
+class LossReading:
+    """A loss on its way from the device, so that the next step can start before it is known."""
+
+    def __init__(self, loss: Tensor, weight: int, where: str) -> None:
+        self.weight = weight
+        self._where = where
+        self._event: Any = None
+        if loss.device.type == "cuda":
+            self._value = torch.empty((), dtype=loss.dtype, pin_memory=True)
+            self._value.copy_(loss, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._value = loss.clone()
+
+    def value(self) -> float:
+        """Return the loss.
+
+        Raises
+        ------
+        BadInputError
+            If it is no finite number: with the slices of its batch.
+        """
+        if self._event is not None:
+            self._event.synchronize()
+        value = float(self._value)
+        if not math.isfinite(value):
+            raise BadInputError(
+                f"The loss is not a finite number ({value}) in {self._where}.",
+                "Look at these slices. If they are as they should be, start a run with a lower learning rate, "
+                "--set gradient_clip=1 or --set precision=float32. What was saved before is kept.",
+            )
+        return value
+
+
+@dataclass
+class StepRunner(Generic[B]):
+    """Runs steps.
+
+    Attributes
+    ----------
+    task, config
+        What is trained, and how.
+    network, model
+        The network, and as it is called in training (wrapped for several processes, compiled).
+    optimizer, scaler
+        What changes the weights.
+    device, precision
+        Where, and with which numbers.
+    processes, reporter
+        Who trains with this process, and who is told.
+    parts
+        Micro-batches that a full batch is cut into.
+    """
+
+    task: Task[B]
+    config: TrainingConfig
+    network: nn.Module
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    precision: Precision
+    processes: Processes
+    reporter: Reporter
+    parts: int = 1
+
+    def forward(self, model: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
+        """Call a network in the precision and memory layout of the training."""
+        if self.config.channels_last and images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=self.precision.dtype, enabled=self.precision.autocast):
+            result: Tensor | list[Tensor] = model(images)
+        return result
+
+    def run(self, batch: B, step: Step, seed: int, epoch: int) -> LossReading:
+        """Learn from a batch; if memory is short, in smaller parts with the same sum.
+
+        Raises
+        ------
+        MemoryLimitError
+            If a single sample does not fit.
+        """
+        batch = batch.to(self.device)
+        while True:
+            try:
+                loss = self._gradients(batch, step, seed)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Here the error is gone, and with it what its frames held.
+            self._halve()
+        self._update()
+        shown = ", ".join(batch.names[:8]) + (" …" if len(batch) > 8 else "")
+        return LossReading(loss, len(step.samples), f"epoch {epoch + 1}, step {step.number + 1}: {shown}")
+
+    def _gradients(self, batch: B, step: Step, seed: int) -> Tensor:
+        # What a network draws itself (dropout) follows from the step too, also when it is done again.
+        torch.manual_seed(seed)
+        shares = [step.share(rank) for rank in range(self.processes.world)]
+        largest = max(share.stop - share.start for share in shares)
+        # All processes cut alike, or they would wait for each other for ever.
+        parts = min(math.ceil(largest / self._part_size()), step.smallest_share)
+        total: Tensor | None = None
+        for part in range(parts):
+            rows = [_piece(share.stop - share.start, part, parts) for share in shares]
+            weight = sum(row.stop - row.start for row in rows) / len(step.samples)
+            with self.processes.without_exchange(self.model, quiet=part < parts - 1):
+                result = self.task.loss(
+                    lambda images: self.forward(self.model, images), batch.part(rows[self.processes.rank])
+                )
+                loss = result.total * weight
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        if total is None:
+            raise ValueError("a step without samples")
+        return total
+
+    def _part_size(self) -> int:
+        return math.ceil(self.config.batch_size / self.parts)
+
+    def _halve(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = self._part_size()
+        if self.processes.world > 1:
+            raise MemoryLimitError(
+                f"{size} samples at a time do not fit into the memory of {self.device}.",
+                f"With several processes this cannot be mended on the way: set batch_size below {size}"
+                f" or accumulation above {self.parts}.",
+            )
+        if size == 1:
+            raise MemoryLimitError(f"Not even one sample fits into the memory of {self.device}.", SMALLER)
+        self.parts = math.ceil(self.config.batch_size / (size // 2))
+        self.reporter.warning(
+            f"{size} samples at a time do not fit into memory; going on with {self._part_size()} at a time, "
+            f"and still {self.config.batch_size} a step."
+        )
+
+    def _update(self) -> None:
+        try:
+            if self.config.gradient_clip is not None:
+                self.scaler.unscale_(self.optimizer)
+                clip_gradients(self.network.parameters(), self.config.gradient_clip)
+            self.scaler.step(self.optimizer)
+        except Exception as error:
+            if is_out_of_memory(error):
+                # Some weights may be changed and others not: nothing can be done again here.
+                raise MemoryLimitError(f"The optimizer's state does not fit into {self.device}.", SMALLER) from error
+            raise
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def _piece(size: int, part: int, parts: int) -> slice:
+    return slice(size * part // parts, size * (part + 1) // parts)
