@@ -83,6 +83,34 @@ class RunPaths:
 
 
 @dataclass(frozen=True)
+class CachePaths:
+    """Cached files of one case (``cache/<case>.*``)."""
+
+    folder: Path
+    name: str
+
+    @property
+    def ct(self) -> Path:
+        """HU, int16 [z, y, x]."""
+        return self.folder / f"{self.name}.ct.npy"
+
+    @property
+    def structures(self) -> Path:
+        """Structure bits, uint8 [z, y, x]."""
+        return self.folder / f"{self.name}.structures.npy"
+
+    @property
+    def record(self) -> Path:
+        """What is known of the cached case; written last, so the others are whole where it stands."""
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def all(self) -> tuple[Path, Path, Path]:
+        """The record first: where it is gone, the rest counts for nothing."""
+        return self.record, self.ct, self.structures
+
+
+@dataclass(frozen=True)
 class CohortPaths:
     """Files of a cohort."""
 
@@ -122,6 +150,29 @@ class CohortPaths:
         """Return the files of one training."""
         return RunPaths(self.runs / name)
 
+    @property
+    def cache(self) -> Path:
+        """Folder of the slices that a training reads."""
+        return self.root / "cache"
+
+    @property
+    def splits(self) -> Path:
+        """Folder of ``train.txt``, ``val.txt`` and ``test.txt``."""
+        return self.root / "splits"
+
+    @property
+    def class_weights(self) -> Path:
+        """Weights of the labels in the loss."""
+        return self.root / "class_weights.json"
+
+    def split(self, part: str) -> Path:
+        """Return the file of one part: ``train``, ``val`` or ``test``."""
+        return self.splits / f"{part}.txt"
+
+    def cached(self, name: str) -> CachePaths:
+        """Return the cached files of one case."""
+        return CachePaths(self.cache, name)
+
     def case(self, name: str) -> CasePaths:
         """Return the files of one case."""
         return CasePaths(self.cases / name)
@@ -133,6 +184,13 @@ class CohortPaths:
         folders = (entry for entry in self.cases.iterdir() if not entry.name.startswith("."))
         cases = (CasePaths(folder) for folder in folders)
         return tuple(sorted((case for case in cases if case.record.is_file()), key=lambda case: case.name))
+
+    def cached_names(self) -> tuple[str, ...]:
+        """Return the names of the cases that are in the cache, sorted."""
+        if not self.cache.is_dir():
+            return ()
+        records = (entry.name for entry in self.cache.iterdir() if entry.name.endswith(".json"))
+        return tuple(sorted(name.removesuffix(".json") for name in records if not name.startswith(".")))
 
     def require(self) -> None:
         """Refuse a folder that is no cohort."""

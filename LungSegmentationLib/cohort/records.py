@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,7 @@ __all__ = [
     "CaseRecord",
     "CohortRecord",
     "Geometry",
+    "Record",
     "RoiRecord",
     "Source",
     "StructureRecord",
@@ -28,11 +29,16 @@ __all__ = [
 SCHEMA: Final = 1
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is written as JSON: frozen, and without fields that nobody knows."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    cure: ClassVar[str] = "Convert this case again."
+    """What a user does where a file of this kind is damaged."""
 
-class Geometry(_Record):
+
+class Geometry(Record):
     """Grid of a case in LPS, mm (see :class:`LungSegmentationLib.geometry.Grid`)."""
 
     size: tuple[int, int, int]
@@ -51,7 +57,7 @@ class Geometry(_Record):
         return Grid(self.size, self.spacing, self.origin, self.direction)
 
 
-class Source(_Record):
+class Source(Record):
     """Where a case comes from. UIDs and paths, no names."""
 
     patient_id: str
@@ -67,7 +73,7 @@ class Source(_Record):
     sop_instance_uids: tuple[str | None, ...]
 
 
-class RoiRecord(_Record):
+class RoiRecord(Record):
     """What became of one ROI of the RTSTRUCT, and why."""
 
     number: int
@@ -80,14 +86,14 @@ class RoiRecord(_Record):
     volume_cc: float | None
 
 
-class StructureRecord(_Record):
+class StructureRecord(Record):
     """One structure as drawn: voxels and volume in cm³."""
 
     voxels: int
     volume_cc: float
 
 
-class CaseRecord(_Record):
+class CaseRecord(Record):
     """``case.json``.
 
     ``annotated`` lists the structures that were drawn (or made, see ``synthetic``): one that is not in it is unknown,
@@ -109,21 +115,29 @@ class CaseRecord(_Record):
     fingerprint: str
 
 
-class CohortRecord(_Record):
-    """``cohort.json``: what all cases share. ``label_set`` holds the whole set, so a cohort explains itself."""
+class CohortRecord(Record):
+    """``cohort.json``: what all cases share. ``label_set`` holds the whole set, so a cohort explains itself.
+
+    ``slice_size`` (pixels), ``window`` (HU), ``field_of_view`` and ``label_resampling`` are those of the cache, empty
+    before the first preparation.
+    """
+
+    cure: ClassVar[str] = "Remove it and convert again: the cases are kept."
 
     schema_version: Literal[1] = SCHEMA
     software_version: str = __version__
     label_set: dict[str, Any]
     slice_size: int | None = None
     window: tuple[float, float] | None = None
+    field_of_view: Literal["full", "body"] | None = None
+    label_resampling: Literal["coverage", "nearest"] | None = None
 
 
-R = TypeVar("R", CaseRecord, CohortRecord)
+R = TypeVar("R", bound=Record)
 
 
 def read_record(kind: type[R], path: Path) -> R:
-    """Read ``case.json`` or ``cohort.json``; a damaged one or one of a newer version is refused in a sentence."""
+    """Read a record; a damaged one or one of a newer version is refused in a sentence."""
     content = read_json(path, path.name)
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version > SCHEMA:
@@ -133,9 +147,9 @@ def read_record(kind: type[R], path: Path) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BadInputError(f"{path} is damaged: {place}: {first['msg']}.", "Convert this case again.") from error
+        raise BadInputError(f"{path} is damaged: {place}: {first['msg']}.", kind.cure) from error
 
 
-def write_record(record: CaseRecord | CohortRecord, path: Path) -> None:
-    """Write ``case.json`` or ``cohort.json``."""
+def write_record(record: Record, path: Path) -> None:
+    """Write a record, whole or not at all."""
     write_json(path, record.model_dump(mode="json"))

@@ -26,6 +26,8 @@ LabelResampling = Literal["coverage", "nearest"]
 AIR: Final = -1024
 """HU where a cached slice reaches beyond the image; lower values (padding of some scanners) are raised to it."""
 
+HIGHEST: Final = 32767  # int16
+
 BODY_MARGIN: Final = 10.0
 """mm around the body that the field of view ``body`` keeps."""
 
@@ -128,7 +130,7 @@ class InPlaneMapping:
         along_y, along_x = self.y.triangle, self.x.triangle
         rows, columns = _extent(self.y.inside), _extent(self.x.inside)
         for target, plane in zip(result, axial, strict=True):
-            values = _resample(along_y, along_x, np.maximum(plane, AIR))
+            values = _resample(along_y, along_x, np.clip(plane, AIR, HIGHEST))
             target[rows, columns] = np.rint(values, out=values).T[rows, columns]
         return result
 

@@ -1,0 +1,306 @@
+"""Phases 3 and 4: the cases of a cohort become slices that a training reads, a split, weights and statistics.
+
+As with the conversion: each case whole or not at all, only what is new or changed, on several processes. Killed at any
+moment, the next call completes the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from LungSegmentationLib.cohort.batch import Failure, remove_leftovers, side_by_side
+from LungSegmentationLib.cohort.cache import CachedCase, CacheRecord, read_cache_record
+from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
+from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
+from LungSegmentationLib.cohort.resampling import InPlaneMapping
+from LungSegmentationLib.cohort.slicing import SliceSettings, make_slices, write_slices
+from LungSegmentationLib.cohort.splits import (
+    RATIOS,
+    SEED,
+    Split,
+    SplitCase,
+    make_split,
+    part_sizes,
+    read_splits,
+    split_warnings,
+    write_splits,
+)
+from LungSegmentationLib.cohort.weights import class_weights, write_class_weights
+from LungSegmentationLib.errors import BadInputError, LungSegError, StorageError, UsageError
+from LungSegmentationLib.jobs.events import Reporter, SilentReporter
+from LungSegmentationLib.jobs.lock import RunLock
+from LungSegmentationLib.labels import LabelSet, label_set_from_dict
+from LungSegmentationLib.storage import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["Preparation", "PreparationOptions", "Prepared", "prepare"]
+
+PREPARATION_VERSION: Final = 1
+"""Rises when the same case would give other slices: every case is then prepared anew."""
+
+SPARE_BYTES: Final = 32 << 20
+BYTES_A_PIXEL: Final = 3  # int16 HU and uint8 bits
+BYTES_A_RECORD_ROW: Final = 256
+
+
+@dataclass(frozen=True)
+class PreparationOptions(SliceSettings):
+    """How to prepare.
+
+    Attributes
+    ----------
+    slice_size, window, field_of_view, label_resampling
+        See :class:`LungSegmentationLib.cohort.slicing.SliceSettings`.
+    jobs
+        Processes that work side by side; 1 works in this one.
+    new_splits
+        Split anew, although there is a split.
+    stratify, seed, ratios
+        See :func:`LungSegmentationLib.cohort.splits.make_split`.
+    """
+
+    jobs: int = 1
+    new_splits: bool = False
+    stratify: bool = True
+    seed: int = SEED
+    ratios: tuple[float, float, float] = RATIOS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs} cannot be meant.", "Give 1 or more.")
+        part_sizes(1, self.ratios)
+
+    @property
+    def slices(self) -> SliceSettings:
+        """What the slices depend on, alone."""
+        return SliceSettings(self.slice_size, self.window, self.field_of_view, self.label_resampling)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one case: ``prepared`` now, ``kept`` from before, or ``failed``."""
+
+    case: str
+    state: Literal["prepared", "kept", "failed"]
+    record: CacheRecord | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a call of :func:`prepare` did."""
+
+    paths: CohortPaths
+    outcomes: tuple[Prepared, ...]
+    split: Split
+
+    def count(self, state: str) -> int:
+        """Return the number of cases in this state."""
+        return sum(outcome.state == state for outcome in self.outcomes)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """All that a process needs to prepare one case."""
+
+    paths: CohortPaths
+    case: CaseRecord
+    label_set: LabelSet
+    options: PreparationOptions
+    fingerprint: str
+
+    @property
+    def bytes_needed(self) -> int:
+        slices = InPlaneMapping.of(self.case.geometry.grid, self.options.slice_size).slices
+        return slices * (self.options.slice_size**2 * BYTES_A_PIXEL + BYTES_A_RECORD_ROW)
+
+
+def prepare(cohort: Path, options: PreparationOptions | None = None, reporter: Reporter | None = None) -> Preparation:
+    """Prepare a cohort for training: cache, split and class weights.
+
+    Parameters
+    ----------
+    cohort
+        Folder of the cohort.
+    options
+        How.
+    reporter
+        Hears the disk need before anything is written, progress and warnings, and may ask to stop: the cases finished
+        by then stay.
+
+    Raises
+    ------
+    BadInputError
+        If the folder is no cohort, has no case, or not one case could be prepared.
+    StorageError
+        If the disk has too little room (nothing is written then) or cannot be written.
+    CancelledError
+        If the reporter asked to stop.
+    """
+    options = options or PreparationOptions()
+    reporter = reporter or SilentReporter()
+    paths = CohortPaths(cohort)
+    paths.require()
+    with RunLock(paths.root):
+        remove_leftovers(paths.root, paths.cache)
+        known = read_record(CohortRecord, paths.cohort)
+        label_set = label_set_from_dict(known.label_set, paths.cohort)
+        if not paths.finished_cases():
+            raise BadInputError(f"{cohort} has no finished case.", "Convert some: lungseg convert DICOM_DIR COHORT")
+        before = None if options.new_splits else read_splits(paths)
+        outcomes, todo = _divide(paths, label_set, options)
+        total = len(outcomes) + len(todo)
+        need = _check_room(paths, todo, reporter)
+        with storage_errors(paths.cache):
+            paths.cache.mkdir(exist_ok=True)
+        _retire(paths, keep={outcome.case for outcome in outcomes if outcome.state == "kept"})
+        write_record(known.model_copy(update=asdict(options.slices)), paths.cohort)
+        for outcome in outcomes:
+            _report(outcome, reporter)
+        reporter.progress("prepare", len(outcomes), total, need)
+        for outcome in side_by_side(_prepare_one, todo, options.jobs):
+            outcomes.append(outcome)
+            reporter.progress("prepare", len(outcomes), total, outcome.case)
+            _report(outcome, reporter)
+            reporter.check_cancelled()
+        outcomes.sort(key=lambda outcome: outcome.case)
+        records = [outcome.record for outcome in outcomes if outcome.record is not None]
+        if not records:
+            first = outcomes[0]
+            reason = first.failure.reason if first.failure else ""
+            raise BadInputError(f"None of the {total} case(s) could be prepared. {first.case}: {reason}")
+        split = _split(paths, records, before, options, reporter)
+        learned = set(split.train)
+        weights = class_weights((record for record in records if record.case in learned), label_set)
+        write_class_weights(paths, weights)
+    return Preparation(paths, tuple(outcomes), split)
+
+
+def _divide(paths: CohortPaths, label_set: LabelSet, options: PreparationOptions) -> tuple[list[Prepared], list[_Work]]:
+    """Tell what is in the cache already from what is to be done."""
+    outcomes, todo = [], []
+    for case in paths.finished_cases():
+        try:
+            record = read_record(CaseRecord, case.record)
+            fingerprint = _fingerprint(record, case, label_set, options)
+        except LungSegError as error:
+            outcomes.append(Prepared(case.name, "failed", failure=Failure.of(error)))
+            continue
+        kept = _known(paths, case.name, fingerprint)
+        if kept is not None:
+            outcomes.append(Prepared(case.name, "kept", kept))
+        else:
+            todo.append(_Work(paths, record, label_set, options, fingerprint))
+    return outcomes, todo
+
+
+def _known(paths: CohortPaths, name: str, fingerprint: str) -> CacheRecord | None:
+    files = paths.cached(name)
+    if not files.record.is_file():
+        return None
+    try:
+        record = read_cache_record(paths, name)
+        CachedCase(record, files)
+    except BadInputError:
+        return None  # damaged: made anew, and counted as such
+    return record if record.fingerprint == fingerprint else None
+
+
+def _fingerprint(record: CaseRecord, case: CasePaths, label_set: LabelSet, options: PreparationOptions) -> str:
+    """Return a digest of all that the cached slices depend on; volumes count by size and time."""
+    states = []
+    for file in (case.ct, case.structures):
+        if not file.is_file():
+            raise BadInputError(f"{file} is missing.", "Convert this case again.")
+        states.append((file.stat().st_size, file.stat().st_mtime_ns))
+    content = (
+        PREPARATION_VERSION,
+        record.fingerprint,
+        record.annotated,
+        record.source.patient_id,
+        states,
+        [(structure.key, structure.label) for structure in label_set.structures],
+        label_set.paint_order,
+        options.slices,
+    )
+    return hashlib.sha256(repr(content).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _check_room(paths: CohortPaths, todo: Sequence[_Work], reporter: Reporter) -> str:
+    """Say how much disk the cache needs, and refuse if it is not there. What is replaced makes room first."""
+    need = sum(work.bytes_needed for work in todo)
+    freed = sum(file.stat().st_size for work in todo for file in paths.cached(work.case.case).all if file.is_file())
+    free = shutil.disk_usage(paths.root).free
+    told = f"{len(todo)} new or changed case(s) need {_size(need)} of disk; {_size(free + freed)} are free"
+    reporter.log(told)
+    if todo and need + SPARE_BYTES > free + freed:
+        raise StorageError(
+            f"The cache in {paths.cache} needs {_size(need)}, but only {_size(free + freed)} are free.",
+            "Free some space, or choose a smaller slice size. Nothing was written.",
+        )
+    return told
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _retire(paths: CohortPaths, keep: set[str]) -> None:
+    # Slices of cases that are gone, have changed or failed must not be trained on; the record goes first.
+    for name in paths.cached_names():
+        if name not in keep:
+            for file in paths.cached(name).all:
+                file.unlink(missing_ok=True)
+    for entry in paths.cache.iterdir():
+        owner = entry.name.removesuffix(".npy").removesuffix(".ct").removesuffix(".structures")
+        if entry.name.endswith(".npy") and owner not in keep:
+            entry.unlink(missing_ok=True)
+
+
+def _report(outcome: Prepared, reporter: Reporter) -> None:
+    if outcome.failure is not None:
+        reporter.warning(f"not prepared: {outcome.failure.reason}", outcome.case)
+        if outcome.failure.trace:
+            reporter.log(outcome.failure.trace, "error")
+        if outcome.failure.storage:
+            raise StorageError(outcome.failure.reason)
+    elif outcome.state == "prepared" and outcome.record is not None:
+        for warning in outcome.record.warnings:
+            reporter.warning(warning, outcome.case)
+
+
+def _split(
+    paths: CohortPaths,
+    records: Sequence[CacheRecord],
+    before: Split | None,
+    options: PreparationOptions,
+    reporter: Reporter,
+) -> Split:
+    cases = [SplitCase(record.case, record.patient_id, record.annotated) for record in records]
+    split = make_split(cases, seed=options.seed, ratios=options.ratios, stratify=options.stratify, before=before)
+    if before is not None and split != before:
+        added = ", ".join(f"{len(split.part(part)) - len(names)} to {part}" for part, names in before.items())
+        reporter.log(f"The cohort has grown; nobody changed parts, new cases were added: {added}")
+    if split != before:
+        write_splits(paths, split)
+    for warning in split_warnings(split, cases):
+        reporter.warning(warning, "split")
+    return split
+
+
+def _prepare_one(work: _Work) -> Prepared:
+    name = work.case.case
+    try:
+        files, settings = work.paths.case(name), work.options.slices
+        record, ct, bits = make_slices(work.case, files, work.label_set, settings, work.fingerprint)
+        write_slices(record, ct, bits, work.paths.cached(name))
+    except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is kept
+        return Prepared(name, "failed", failure=Failure.of(error))
+    return Prepared(name, "prepared", record)

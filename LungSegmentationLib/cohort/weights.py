@@ -1,0 +1,109 @@
+"""How much each label counts in the loss, from the counts of the cache: no voxel is read again."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from LungSegmentationLib import __version__
+from LungSegmentationLib.cohort.records import Record, read_record, write_record
+from LungSegmentationLib.structures import label_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from LungSegmentationLib.cohort.cache import CacheRecord
+    from LungSegmentationLib.cohort.paths import CohortPaths
+    from LungSegmentationLib.labels import LabelSet
+
+__all__ = ["BACKGROUND", "ClassWeights", "class_weights", "read_class_weights", "write_class_weights"]
+
+BACKGROUND = "background"
+
+
+class ClassWeights(Record):
+    """``class_weights.json``.
+
+    Attributes
+    ----------
+    method
+        ``sqrt_inverse``: ``w = sqrt(total / count)``.
+    normalization
+        ``mean 1``: divided by the mean over the labels that have a pixel.
+    cases, total
+        How many cases and cached pixels were counted.
+    counts
+        Pixels of each label of the label map, ``background`` first, then in the order of the labels.
+    weights
+        One a label. A label without a pixel has 1, that of an average label: it can neither blow up the loss nor
+        make it undefined.
+    """
+
+    cure: ClassVar[str] = "Run: lungseg prepare COHORT"
+
+    schema_version: Literal[1] = 1
+    software_version: str = __version__
+    method: Literal["sqrt_inverse"] = "sqrt_inverse"
+    normalization: Literal["mean 1"] = "mean 1"
+    cases: int
+    total: int
+    counts: dict[str, int]
+    weights: dict[str, float]
+
+
+def class_weights(
+    records: Iterable[CacheRecord], label_set: LabelSet, structures: Iterable[str] | None = None
+) -> ClassWeights:
+    """Work out the weights from the counts of some cases: those of the part that is learned from.
+
+    Parameters
+    ----------
+    records
+        Of the cases.
+    label_set
+        Gives labels and paint order.
+    structures
+        Keys that are learned; what is left out counts for what lies under it, and has no weight. Default: all.
+    """
+    table = label_table(label_set, structures)
+    chosen = set(label_set.keys) if structures is None else {label_set[key].key for key in structures}
+    counts = np.zeros(len(label_set) + 1, np.int64)
+    cases = 0
+    for record in records:
+        cases += 1
+        values = np.fromiter(record.bit_counts.keys(), np.intp, len(record.bit_counts))
+        np.add.at(counts, table[values], np.fromiter(record.bit_counts.values(), np.int64, len(record.bit_counts)))
+    total = int(counts.sum())
+    raw = [math.sqrt(total / count) if count else None for count in counts.tolist()]
+    present = [weight for weight in raw if weight is not None]
+    mean = sum(present) / len(present) if present else 1.0
+    keys = (BACKGROUND, *label_set.keys)
+    learned = [key == BACKGROUND or key in chosen for key in keys]
+    return ClassWeights(
+        cases=cases,
+        total=total,
+        counts={key: int(count) for key, count, wanted in zip(keys, counts, learned, strict=True) if wanted},
+        weights={
+            key: 1.0 if weight is None else weight / mean
+            for key, weight, wanted in zip(keys, raw, learned, strict=True)
+            if wanted
+        },
+    )
+
+
+def write_class_weights(paths: CohortPaths, weights: ClassWeights) -> None:
+    """Write ``class_weights.json``."""
+    write_record(weights, paths.class_weights)
+
+
+def read_class_weights(paths: CohortPaths) -> ClassWeights:
+    """Read ``class_weights.json``.
+
+    Raises
+    ------
+    BadInputError
+        If it is missing or damaged.
+    """
+    return read_record(ClassWeights, paths.class_weights)
