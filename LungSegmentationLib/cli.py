@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from LungSegmentationLib import __version__
 from LungSegmentationLib.jobs.running import run_command
 
 if TYPE_CHECKING:
+    from LungSegmentationLib.cohort.resampling import FieldOfView, LabelResampling
     from LungSegmentationLib.jobs.reporter import Reporter
 
 __all__ = ["app", "main"]
@@ -160,6 +161,57 @@ def convert(
 
 
 @app.command()
+def prepare(
+    cohort: CohortFolder,
+    slice_size: Annotated[int, typer.Option("--slice-size", help="Rows and columns of a slice.")] = 256,
+    window: Annotated[
+        tuple[float, float], typer.Option("--window", metavar="LOW HIGH", help="HU that a network sees.")
+    ] = (-1000.0, 400.0),
+    field_of_view: Annotated[
+        str, typer.Option("--field-of-view", help="full, or body: crop to the body, more pixels an organ.")
+    ] = "full",
+    label_resampling: Annotated[
+        str, typer.Option("--label-resampling", help="coverage, or nearest (moves structures by half a pixel).")
+    ] = "coverage",
+    new_splits: Annotated[bool, typer.Option("--new-splits", help="Split anew, although there is a split.")] = False,
+    stratify: Annotated[bool, typer.Option(help="Give train, val and test their shares of rare structures.")] = True,
+    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another split.")] = 42,
+    ratios: Annotated[
+        tuple[float, float, float], typer.Option("--ratios", metavar="TRAIN VAL TEST", help="Shares of the patients.")
+    ] = (0.70, 0.15, 0.15),
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 1,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Prepare a cohort for training: cached slices, split, class weights; a second call does only what changed."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.cohort.prepare import PreparationOptions
+        from LungSegmentationLib.cohort.prepare import prepare as prepare_cohort
+
+        options = PreparationOptions(
+            slice_size=slice_size,
+            window=window,
+            field_of_view=cast("FieldOfView", field_of_view),
+            label_resampling=cast("LabelResampling", label_resampling),
+            jobs=jobs,
+            new_splits=new_splits,
+            stratify=stratify,
+            seed=seed,
+            ratios=ratios,
+        )
+        done = prepare_cohort(cohort, options, reporter)
+        reporter.result(
+            {"cache": done.paths.cache, "splits": done.paths.splits, "class_weights": done.paths.class_weights},
+            done.summary,
+        )
+        if not events:
+            typer.echo(", ".join(f"{count} {state}" for state, count in done.summary.items()))
+
+    raise typer.Exit(run_command("prepare", work, events=events, verbose=verbose))
+
+
+@app.command()
 def figures(
     cohort: CohortFolder,
     case: Annotated[str | None, typer.Option("--case", help="Case to show; by default the fullest.")] = None,
@@ -170,8 +222,9 @@ def figures(
 
     def work(reporter: Reporter) -> None:
         from LungSegmentationLib.figures.conversion import conversion_figures
+        from LungSegmentationLib.figures.preparation import preparation_figures
 
-        made = conversion_figures(cohort, case)
+        made = [*conversion_figures(cohort, case), *preparation_figures(cohort, case)]
         reporter.result({path.stem: path for path in made})
 
     raise typer.Exit(run_command("figures", work, events=events, verbose=verbose))

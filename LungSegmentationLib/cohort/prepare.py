@@ -105,6 +105,12 @@ class Preparation:
         """Return the number of cases in this state."""
         return sum(outcome.state == state for outcome in self.outcomes)
 
+    @property
+    def summary(self) -> dict[str, int]:
+        """Numbers for a person: cases by state, and cases of each part."""
+        states = {state: self.count(state) for state in ("prepared", "kept", "failed")}
+        return states | {part: len(names) for part, names in self.split.items()}
+
 
 @dataclass(frozen=True)
 class _Work:
