@@ -1,0 +1,1 @@
+"""Predicted against reference structures: scores, summaries, tables and the report."""
