@@ -220,7 +220,7 @@ class SliceStore:
             with source.path.open("rb", buffering=0) as stream:
                 for place, target in zip(places, targets, strict=True):
                     stream.seek(source.offset + int(place) * source.slice_bytes)
-                    view = memoryview(target).cast("B")
+                    view = memoryview(target.data).cast("B")
                     done = 0
                     while done < len(view):
                         count = stream.readinto(view[done:])

@@ -81,7 +81,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     with atomic_path(path) as partial, partial.open("wb") as stream:
         sink = _Sink(stream)
         try:
-            torch.save(content, sink)
+            torch.save(content, sink)  # type: ignore[arg-type]
         except RuntimeError as error:
             # PyTorch tells that writing failed, but not why.
             if sink.error is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ class SegmentationTask:
         ]
         if sampling.rare is None:
             columns = [column for column in columns if share[column] < sampling.rare_below]
-        extra: NDArray[np.float64] = present[:, columns].any(1) * float(sampling.oversample_rare)
+        extra: NDArray[np.float64] = np.where(present[:, columns].any(1), sampling.oversample_rare, 0.0)
         return extra if extra.any() else None
 
     @property
@@ -201,8 +201,8 @@ class SegmentationTask:
         counts = {case: torch.zeros(len(self.structures), 3, dtype=torch.int64, device=device) for case in cases}
         losses: dict[int, list[Tensor]] = {case: [] for case in cases}
         with torch.no_grad(), Prefetcher(lambda item: self.val.gather(item[1]), work, self.config.prefetch) as batches:
-            for done, ((case, span), slices) in enumerate(zip(work, batches, strict=True), start=1):
-                slices = slices.to(device)
+            for done, ((case, span), gathered) in enumerate(zip(work, batches, strict=True), start=1):
+                slices = gathered.to(device)
                 images = scale_window(slices.hounsfield, self.preprocessing.window)
                 images, target, annotated = self._ready(images, slices.bits, slices.annotated, slices)
                 logits = logits_in_parts(forward, images)
@@ -343,5 +343,5 @@ def _preprocessing(records: Sequence[CacheRecord], config: TrainingConfig) -> Pr
 
 
 def _rows(drawn: Drawn, rows: slice) -> Drawn:
-    values = {name: value if value is None else value[rows] for name, value in vars(drawn).items()}
+    values: dict[str, Any] = {name: None if value is None else value[rows] for name, value in vars(drawn).items()}
     return replace(drawn, **values)

@@ -1,4 +1,4 @@
-"""One step of learning: forward, backward, update; in smaller parts where memory is short, stopped where numbers end."""
+"""One step of learning: forward, backward, update; in smaller parts where memory is short, ended where numbers end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class LossReading:
         if loss.device.type == "cuda":
             self._value = torch.empty((), dtype=loss.dtype, pin_memory=True)
             self._value.copy_(loss, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
         else:
             self._value = loss.clone()
@@ -141,7 +141,7 @@ class StepRunner(Generic[B]):
                     lambda images: self.forward(self.model, images), batch.part(rows[self.processes.rank])
                 )
                 loss = result.total * weight
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
         if total is None:
             raise ValueError("a step without samples")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -293,7 +294,6 @@ class Trainer(Generic[B]):
             problem = error
         worst = self.processes.largest(0 if problem is None else 1 if isinstance(problem, CancelledError) else 2)
         if worst == 2:
-            self._settle()
             with contextlib.suppress(LungSegError, OSError):  # the disk may be what failed
                 self._save()
             raise problem or BadInputError("Another process of this training failed.", "See what it says.")
@@ -324,9 +324,15 @@ class Trainer(Generic[B]):
     def _end_epoch(self, validation: Validation | None) -> None:
         self._tick()
         train_loss = self._loss_sum / self._loss_weight if self._loss_weight else None
+        validation = validation or Validation(scores=dict.fromkeys(self.task.outputs))
+        if validation.loss is not None and not math.isfinite(validation.loss):
+            raise BadInputError(
+                f"The validation loss is not a finite number ({validation.loss}) after epoch {self.epoch + 1}.",
+                "Start a run with a lower learning rate, --set gradient_clip=1 or --set precision=float32. "
+                "What was saved before is kept.",
+            )
         self.epoch += 1
         self.step, self._loss_sum, self._loss_weight = 0, 0.0, 0.0
-        validation = validation or Validation(scores=dict.fromkeys(self.task.outputs))
         monitored = validation.mean if self.config.monitor == "val_dice" else validation.loss
         learning_rate = self.schedule.learning_rate
         best = self.stopping.update(monitored)
@@ -374,6 +380,7 @@ class Trainer(Generic[B]):
             )
 
     def _save(self) -> None:
+        self._settle()
         if self.processes.first:
             self._tick()
             save_checkpoint(self.run.checkpoint, self._checkpoint())

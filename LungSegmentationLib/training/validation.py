@@ -44,7 +44,8 @@ class CaseResult:
         both, found, drawn = self.counts.T.astype(np.float64)
         whole = found + drawn
         known = self.annotated & (whole > 0)
-        return np.divide(2 * both, whole, out=np.full(len(whole), np.nan), where=known)
+        dice: NDArray[np.float64] = np.divide(2 * both, whole, out=np.full(len(whole), np.nan), where=known)
+        return dice
 
 
 def count_overlap(logits: Tensor, target: Tensor, overlap: Literal["exclusive", "keep"]) -> Tensor:
