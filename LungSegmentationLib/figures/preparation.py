@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import SimpleITK as sitk
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from LungSegmentationLib.cohort.cache import CachedCase, open_case, read_cache_record
 from LungSegmentationLib.cohort.paths import CohortPaths
@@ -112,7 +112,7 @@ def _normalization(case: CachedCase, paths: CohortPaths) -> Path:
     size, side = f"{native.shape[1]} × {native.shape[0]}", record.slice_size
     panels: list[tuple[Any, float, str, tuple[float, float], str]] = [
         (native, axial.spacing[1] / axial.spacing[0], f"CT, {size} at {axial.spacing[0]:.3g} mm", WIDE, "HU"),
-        (clipped, 1.0, f"Resized to {side} × {side}, window {low:g} … {high:g} HU", (low, high), "HU"),
+        (clipped, 1.0, f"Resized to {side} × {side}, window {_signed(low)} … {_signed(high)} HU", (low, high), "HU"),
         (_normalized(case.ct[z], record), 1.0, "Network input: (HU − μ) / σ", NORMALIZED, "standard deviations"),
     ]
     for panel, (image, aspect, title, (dark, bright), unit) in zip(images, panels, strict=True):
@@ -123,11 +123,13 @@ def _normalization(case: CachedCase, paths: CohortPaths) -> Path:
     counts = np.bincount(np.clip(values, WIDE[0], WIDE[1]).astype(np.intp).ravel() - int(WIDE[0]))
     levels = np.arange(len(counts)) + WIDE[0]
     inside = np.clip(levels, low, high)
-    _histogram(curves[0], levels, counts, "All voxels of the cached slices", "HU")
-    curves[0].axvspan(low, high, color="tab:blue", alpha=0.15, lw=0, label=f"window {low:g} … {high:g} HU")
+    _histogram(curves[0], levels, counts, "All voxels of the cached slices", f"HU ({WIDE[1]:g} stands for all above)")
+    curves[0].axvspan(
+        low, high, color="tab:blue", alpha=0.15, lw=0, zorder=0, label=f"window {_signed(low)} … {_signed(high)} HU"
+    )
     curves[0].legend(loc="upper right")
     _histogram(curves[1], inside, counts, "Clipped to the window", "HU")
-    _moments(curves[1], record.mean, record.std, f"μ = {record.mean:.0f} HU, σ = {record.std:.0f} HU")
+    _moments(curves[1], record.mean, record.std, f"μ = {_signed(round(record.mean))} HU, σ = {record.std:.0f} HU")
     scores = (inside - record.mean) / (record.std + EPSILON)
     _histogram(curves[2], scores, counts, "Normalized", "standard deviations")
     _moments(curves[2], 0.0, 1.0, "mean 0, standard deviation 1")
@@ -147,7 +149,7 @@ def _histogram(panel: Axes, values: NDArray[Any], counts: NDArray[np.intp], titl
 
 
 def _moments(panel: Axes, mean: float, std: float, text: str) -> None:
-    panel.axvspan(mean - std, mean + std, color="tab:orange", alpha=0.18, lw=0)
+    panel.axvspan(mean - std, mean + std, color="tab:orange", alpha=0.18, lw=0, zorder=0)
     panel.axvline(mean, color="tab:orange", lw=2, label=text)
     panel.legend(loc="upper right")
 
@@ -199,6 +201,10 @@ def _batch(paths: CohortPaths, label_set: LabelSet, fullest: str) -> Path:
     return save(figure, paths.figures / PHASE_4)
 
 
+def _signed(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
 def _short(name: str, longest: int = 22) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
@@ -217,29 +223,20 @@ def _statistics(statistics: CohortStatistics, weights: ClassWeights, path: Path)
 
     shown = [parts[part].slices - parts[part].empty_slices for part in PARTS]
     empty = [parts[part].empty_slices for part in PARTS]
-    slices.bar(names, shown, color=shades, edgecolor="0.2", label="with structures")
-    bars = slices.bar(names, empty, bottom=shown, color="white", edgecolor="0.2", hatch="//", label="without")
+    slices.bar(names, shown, color=shades, edgecolor="0.2")
+    bars = slices.bar(names, empty, bottom=shown, color="white", edgecolor="0.2", hatch="//")
     slices.bar_label(bars, [f"{parts[part].slices}" for part in PARTS], padding=2)
     slices.margins(y=0.15)
-    slices.legend(
-        handles=[
-            *(_swatch("0.55", "with structures"),),
-            _swatch("white", "without (hatched)", hatch="//"),
-        ]
-    )
     _headed(slices, f"{statistics.slices} slices", "slices")
 
     most = len(label_set)
     bottom = np.zeros(most + 1)
     for part in PARTS:
         counts = np.bincount(parts[part].structures_per_case, minlength=most + 1).astype(float)
-        per_case.bar(
-            range(most + 1), counts, bottom=bottom, color=PART_SHADES[part], edgecolor="0.2", label=PART_NAMES[part]
-        )
+        per_case.bar(range(most + 1), counts, bottom=bottom, color=PART_SHADES[part], edgecolor="0.2")
         bottom += counts
     per_case.set_xticks(range(most + 1))
     per_case.set_xlabel("annotated structures")
-    per_case.legend()
     _headed(per_case, "Structures per case", "cases")
 
     keys = label_set.keys
@@ -248,16 +245,16 @@ def _statistics(statistics: CohortStatistics, weights: ClassWeights, path: Path)
     left = np.zeros(len(keys))
     for part in PARTS:
         width = np.array([parts[part].cases_with[key] for key in keys], float)
-        drawn.barh(places, width, left=left, color=PART_SHADES[part], edgecolor="0.2", label=PART_NAMES[part])
+        drawn.barh(places, width, left=left, color=PART_SHADES[part], edgecolor="0.2")
         left += width
     drawn.set_yticks(places, [structure.name for structure in label_set.structures])
     for place, count in zip(places, left, strict=True):
         drawn.annotate(f"{count:.0f}", (count, place), xytext=(4, 0), textcoords="offset points", va="center")
     drawn.invert_yaxis()
     drawn.margins(x=0.1)
-    drawn.legend(loc="best")
     _headed(drawn, f"Drawn in so many of {statistics.cases} cases", "")
     drawn.set_xlabel("cases")
+    drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     voxels = np.sum([parts[part].label_voxels for part in PARTS], axis=0)
     share = voxels / max(1, voxels.sum()) * 100
@@ -272,6 +269,8 @@ def _statistics(statistics: CohortStatistics, weights: ClassWeights, path: Path)
         text = f"{value:.3g} %" if value else "none"
         at = value or frequency.get_xlim()[0]
         frequency.annotate(text, (at, row), xytext=(4, 0), textcoords="offset points", va="center")
+    frequency.xaxis.set_major_locator(FixedLocator([10.0**power for power in range(-8, 3)]))
+    frequency.xaxis.set_minor_locator(NullLocator())
     _headed(frequency, "Label frequencies, all parts", "")
     frequency.set_xlabel("% of pixels (logarithmic)")
 
@@ -283,6 +282,15 @@ def _statistics(statistics: CohortStatistics, weights: ClassWeights, path: Path)
     weighting.margins(x=0.15)
     _headed(weighting, "Class weights of the training part", "")
     weighting.set_xlabel("weight in the loss (mean 1)")
+    figure.legend(
+        handles=[
+            *(_swatch(PART_SHADES[part], PART_NAMES[part]) for part in PARTS),
+            _swatch("white", "slices without structures", hatch="//"),
+        ],
+        loc="outside lower center",
+        ncols=len(PARTS) + 1,
+        frameon=False,
+    )
     return save(figure, path)
 
 
