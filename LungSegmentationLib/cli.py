@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from LungSegmentationLib import __version__
+from LungSegmentationLib.errors import LungSegError
 from LungSegmentationLib.jobs.running import run_command
 
 if TYPE_CHECKING:
@@ -209,6 +210,54 @@ def prepare(
             typer.echo(", ".join(f"{count} {state}" for state, count in done.summary.items()))
 
     raise typer.Exit(run_command("prepare", work, events=events, verbose=verbose))
+
+
+@app.command()
+def train(
+    cohort: CohortFolder,
+    run: Annotated[str | None, typer.Option("--run", help="Name of the run; by default date and time.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="JSON file of settings.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=2 or loss.region=tversky."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Take over a run that another computer holds.")] = False,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Train a network on a prepared cohort. Stop it with Ctrl-C; --resume goes on where it was."""
+    try:
+        from LungSegmentationLib.training.precision import import_torch
+
+        import_torch()
+
+        from LungSegmentationLib.figures.training import draw_history
+        from LungSegmentationLib.training.command import train_command
+
+        flags = [*([f"device={device}"] if device else ()), *(["tensorboard=true"] if tensorboard else ())]
+        code = train_command(
+            cohort,
+            run,
+            config_file=config,
+            settings=[*(settings or ()), *flags],
+            resume=resume,
+            force=force,
+            draw=draw_history,
+            events=events,
+            verbose=verbose,
+        )
+    except LungSegError as error:
+        refusal = error
+
+        def refuse(reporter: Reporter) -> None:
+            del reporter
+            raise refusal
+
+        code = run_command("train", refuse, events=events, verbose=verbose)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +77,7 @@ class SegmentationTask:
     train, val
         Cases of the two parts; ``val`` may be empty.
     class_weights
-        By structure key and ``background``: weights of the cross-entropy. Default: all 1.
+        Returns the weights of the cross-entropy for these structures, by key and ``background``. Default: all 1.
     pinned
         Whether batches lie in pinned memory, for a GPU.
     processes
@@ -98,7 +98,7 @@ class SegmentationTask:
         train: Sequence[CachedCase],
         val: Sequence[CachedCase],
         *,
-        class_weights: Mapping[str, float] | None = None,
+        class_weights: Callable[[Sequence[str]], Mapping[str, float]] | None = None,
         pinned: bool = False,
         processes: int = 1,
     ) -> None:
@@ -119,7 +119,10 @@ class SegmentationTask:
         self._table = torch.from_numpy(_compact_table(label_set, self.structures))
         self._augmentation = Augmentation(config.augmentation, label_set)
         self._loss = build_loss(
-            config.loss, self.structures, self._weights(class_weights), across_processes=processes > 1
+            config.loss,
+            self.structures,
+            None if class_weights is None else self._weights(class_weights(self.structures)),
+            across_processes=processes > 1,
         )
 
     @property
@@ -277,9 +280,7 @@ class SegmentationTask:
             target = (bits[:, None] >> (labels - 1).to(torch.uint8)[None, :, None, None]) & 1
         return images, target, annotated[:, labels - 1]
 
-    def _weights(self, by_key: Mapping[str, float] | None) -> list[float] | None:
-        if by_key is None:
-            return None
+    def _weights(self, by_key: Mapping[str, float]) -> list[float]:
         background = by_key["background"]
         if self.config.overlap == "exclusive":
             return [background, *(by_key[key] for key in self.structures)]
