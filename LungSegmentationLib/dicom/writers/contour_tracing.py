@@ -67,9 +67,7 @@ class _Loops:
         return self.inside + self.step * self.share[:, None]
 
 
-def trace(
-    mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *, smooth: bool = True
-) -> list[Polygon]:
+def trace(mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *, smooth: bool = True) -> list[Polygon]:
     """Return the outlines of a mask on one slice.
 
     Parameters
