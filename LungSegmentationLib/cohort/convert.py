@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from LungSegmentationLib.cohort.batch import Failure, remove_leftovers, side_by_side
 from LungSegmentationLib.cohort.case import import_case, write_structures
 from LungSegmentationLib.cohort.corrections import RoiCorrections
 from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
@@ -25,7 +24,7 @@ from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, 
 from LungSegmentationLib.cohort.table import TableRow, write_table
 from LungSegmentationLib.dicom.roi_names import RoiMap, load_roi_rules
 from LungSegmentationLib.dicom.scan import ScanResult, scan
-from LungSegmentationLib.errors import BadInputError, LungSegError, StorageError, UsageError
+from LungSegmentationLib.errors import BadInputError, StorageError, UsageError
 from LungSegmentationLib.jobs.events import Reporter, SilentReporter
 from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.labels import LabelSet, label_set_from_dict, label_set_to_dict, load_label_set
@@ -34,7 +33,7 @@ from LungSegmentationLib.storage import atomic_folder, storage_errors
 from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["Conversion", "ConversionOptions", "Outcome", "convert", "fingerprint_of"]
 
@@ -157,7 +156,7 @@ def convert(
     with storage_errors(cohort):
         paths.cases.mkdir(parents=True, exist_ok=True)
     with RunLock(paths.root, doing="is being converted", cure="Wait until it is done, or stop it."):
-        _remove_leftovers(paths)
+        remove_leftovers(paths.root, paths.cases)
         _check_label_set(paths, label_set)
         known = _known_cases(paths, reporter)
         plan = plan_cases(
@@ -180,7 +179,7 @@ def convert(
             for outcome in outcomes:
                 _retire_stale(outcome, paths)
                 _report_outcome(outcome, reporter)
-            for outcome in _run(todo, options.jobs):
+            for outcome in side_by_side(_convert_one, todo, options.jobs):
                 outcomes.append(outcome)
                 _retire_stale(outcome, paths)
                 reporter.progress("convert", len(outcomes), len(plan.cases), outcome.case)
@@ -272,17 +271,6 @@ def _divide(
     return outcomes, todo
 
 
-def _run(todo: list[_Work], jobs: int) -> Iterator[Outcome]:
-    if jobs == 1 or len(todo) < 2:
-        yield from map(_convert_one, todo)
-        return
-    from joblib import Parallel, delayed
-
-    # "unordered": progress is told as soon as any case is done.
-    work = Parallel(n_jobs=min(jobs, len(todo)), return_as="generator_unordered", batch_size=1)
-    yield from work(delayed(_convert_one)(one) for one in todo)
-
-
 def _convert_one(work: _Work) -> Outcome:
     name = work.planned.name
     try:
@@ -303,15 +291,9 @@ def _convert_one(work: _Work) -> Outcome:
             write_structures(case, files)
             writing[0].result()
             write_record(case.record, files.record)
-    except StorageError as error:
-        return Outcome(name, "failed", reason=str(error), storage_failed=True)
-    except LungSegError as error:
-        return Outcome(name, "failed", reason=str(error))
-    except MemoryError:
-        return Outcome(name, "failed", reason="Not enough memory for this case. Use fewer --jobs.")
     except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is kept
-        reason = f"fault in the program: {type(error).__name__}: {error}"
-        return Outcome(name, "failed", reason=reason, trace=traceback.format_exc())
+        failure = Failure.of(error)
+        return Outcome(name, "failed", None, failure.reason, failure.trace, failure.storage)
     return Outcome(name, "converted", record=case.record)
 
 
@@ -340,16 +322,6 @@ def _retire_stale(outcome: Outcome, paths: CohortPaths) -> None:
     record = paths.case(outcome.case).record
     if outcome.state == "failed" and record.is_file():
         record.replace(record.with_name("case.stale.json"))
-
-
-def _remove_leftovers(paths: CohortPaths) -> None:
-    # Only under the lock: what is partial now belongs to nobody.
-    for entry in [*paths.root.glob(".partial-*"), *paths.cases.glob(".partial-*")]:
-        if entry.is_dir():
-            shutil.rmtree(entry, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                entry.unlink()
 
 
 def _check_label_set(paths: CohortPaths, label_set: LabelSet) -> None:

@@ -251,7 +251,7 @@ def _statistics(statistics: CohortStatistics, weights: ClassWeights, path: Path)
     for place, count in zip(places, left, strict=True):
         drawn.annotate(f"{count:.0f}", (count, place), xytext=(4, 0), textcoords="offset points", va="center")
     drawn.invert_yaxis()
-    drawn.margins(x=0.1)
+    drawn.set_xlim(0, max(1, statistics.cases) * 1.12)
     _headed(drawn, f"Drawn in so many of {statistics.cases} cases", "")
     drawn.set_xlabel("cases")
     drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
