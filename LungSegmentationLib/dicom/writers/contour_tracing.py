@@ -1,4 +1,4 @@
-"""Masks to outlines: sub-pixel polygons that hold exactly the pixel centers of the mask, and no more points than needed.
+"""Masks to outlines: sub-pixel polygons that hold exactly the pixel centers of the mask, with few points.
 
 An outline crosses each grid line between a pixel center inside and its neighbor outside exactly once. Where on that
 line it crosses is free: no shift along it moves a pixel center to the other side, and no two outlines can meet. So the
@@ -8,6 +8,7 @@ crossings are put where a soft field says, or else so that the outline runs smoo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import contourpy
 import numpy as np
@@ -108,11 +109,12 @@ def trace(mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *,
 
 
 def _middle_lines(framed: NDArray[np.bool_]) -> tuple[_Loops, list[tuple[int, int]]]:
-    """Return the outlines midway between pixel centers, and for each part its outer outline and the end of its holes."""
+    """Return the outlines midway between pixel centers, and which of them are one part: first outer, then its holes."""
     generator = contourpy.contour_generator(
         z=np.where(framed, 1.0, -1.0), name="serial", fill_type=contourpy.FillType.OuterOffset
     )
-    parts, offsets = generator.filled(0.0, 2.0)
+    found: Any = generator.filled(0.0, 2.0)
+    parts, offsets = found
     rings = [
         part[begin : end - 1]
         for part, limits in zip(parts, offsets, strict=True)

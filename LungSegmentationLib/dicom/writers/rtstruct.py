@@ -153,7 +153,7 @@ def _header(
 def _drawn(structures: StructureMap, source: DicomSource, structure: Structure, field: Field | None) -> Dataset:
     item = _item(ROIDisplayColor=list(structure.color), ReferencedROINumber=str(structure.label))
     digits = _digits(source.grid)
-    contours = []
+    contours: list[Dataset] = []
     for index, polygon in _outlines(structures, structure, field):
         contour = Dataset()
         image = source.images[index]
