@@ -61,7 +61,7 @@ class SamplingConfig(_Settings):
     """
 
     oversample_rare: Annotated[float, Field(ge=0, le=20, allow_inf_nan=False)] = 0.0
-    rare: Annotated[tuple[str, ...] | None, BeforeValidator(_none)] = None
+    rare: tuple[str, ...] | None = None
     rare_below: Annotated[float, Field(gt=0, le=1)] = 0.1
 
     @field_validator("rare", mode="before")
@@ -134,7 +134,7 @@ class TrainingConfig(_Settings):
     patience: _MaybeCount = 10
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 42
 
-    structures: Annotated[tuple[str, ...] | None, BeforeValidator(_none)] = None
+    structures: tuple[str, ...] | None = None
     overlap: Literal["exclusive", "keep"] = "exclusive"
     normalization: Literal["zscore", "window"] = "zscore"
     neighbors: Literal[0, 1, 2] = 0
@@ -264,6 +264,8 @@ CHANGEABLE = frozenset(
         "epochs",
         "patience",
         "device",
+        "precision",
+        "channels_last",
         "gradient_checkpointing",
         "compile",
         "checkpoint_every",
@@ -277,6 +279,7 @@ CHANGEABLE = frozenset(
 
 
 def _words(value: Any) -> Any:
+    value = _none(value)
     return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
 
