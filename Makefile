@@ -4,8 +4,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format wheel constraints clean distclean
 
-DEMO_GROUPS := train
-TEST_GROUPS := train test benchmark
+DEMO_GROUPS := train report
+TEST_GROUPS := train report test benchmark
 WORKERS ?= 2
 
 BIN := .venv/bin

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from LungSegmentationLib import __version__
-from LungSegmentationLib.errors import BadInputError, LungSegError
+from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.evaluation.case_scores import CaseScores, Confusion, scores_of_case
 from LungSegmentationLib.evaluation.expected import ExpectedScores, expected_scores
 from LungSegmentationLib.evaluation.metrics import SURFACE_TOLERANCE
