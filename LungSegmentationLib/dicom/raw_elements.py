@@ -1,7 +1,7 @@
-"""DICOM elements as bytes: datasets opened within bounds, and texts and numbers read from what really stands there.
+"""DICOM elements as bytes: datasets opened within bounds, and texts and terms read from what really stands there.
 
-pydicom finds the elements; the values of a DS string do not become Python objects one by one, and no wrong character
-set, value representation or length can stop the reading.
+Elements of plain files are found directly, those of all others by pydicom; no wrong character set, value representation
+or length can stop the reading.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ import zlib
 from collections.abc import Iterable, MutableSequence, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.charset import decode_bytes, python_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -23,21 +21,26 @@ from pydicom.sequence import Sequence as DicomSequence
 from pydicom.uid import UID
 from pydicom.valuerep import TEXT_VR_DELIMS
 
+from LungSegmentationLib.dicom.decimal_strings import number
+from LungSegmentationLib.dicom.plain_elements import Elements, read_plain
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 
 __all__ = [
+    "ElementSet",
     "character_set",
     "integer",
     "is_complete",
     "items",
     "kind_of",
-    "numbers",
     "open_dataset",
     "raw_value",
     "term",
     "text",
     "uid",
 ]
+
+ElementSet: TypeAlias = "Dataset | Elements"
+"""Elements of a data set or of an item of a sequence."""
 
 MAX_BYTES = 1 << 30
 """Largest file that is opened: the largest RTSTRUCTs met have some 10⁸ bytes."""
@@ -54,7 +57,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _LATIN_TERMS = frozenset({"", "ISO_IR 6", "ISO_IR 100"})
 
 
-def open_dataset(path: Path, tags: Iterable[int] | None = None) -> Dataset:
+def open_dataset(path: Path, tags: Iterable[int] | None = None) -> ElementSet:
     """Open a DICOM file, with or without preamble and file meta information.
 
     Parameters
@@ -79,10 +82,13 @@ def open_dataset(path: Path, tags: Iterable[int] | None = None) -> Dataset:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInputError(f"The file {path} cannot be read: {reason}.") from error
+    wanted = None if tags is None else [SPECIFIC_CHARACTER_SET, *tags]
     try:
-        return pydicom.dcmread(
-            BytesIO(_inflated(path, data)), force=True, specific_tags=None if tags is None else list(tags)
-        )
+        data = _inflated(path, data)
+        plain = read_plain(data, wanted=wanted)
+        if plain is not None and plain.elements and plain.end == len(data):
+            return plain.elements
+        return pydicom.dcmread(BytesIO(data), force=True, specific_tags=wanted)
     except BadInputError:
         raise
     except Exception as error:  # broken bytes make pydicom raise almost anything: struct, key, value, recursion errors
@@ -108,8 +114,11 @@ def _inflated(path: Path, data: bytes) -> bytes:
     return data[:place] + EXPLICIT_LITTLE + data[place + len(DEFLATED) : start] + body
 
 
-def raw_value(dataset: Dataset, tag: int) -> bytes:
+def raw_value(dataset: ElementSet, tag: int) -> bytes:
     """Return the bytes of an element, empty where it is absent or holds no text."""
+    if isinstance(dataset, dict):
+        plain = dataset.get(tag, b"")
+        return plain if isinstance(plain, bytes) else b""
     element: Any = dataset.get_item(tag)
     value = None if element is None else element.value
     if value is None or isinstance(value, DicomSequence):
@@ -120,57 +129,44 @@ def raw_value(dataset: Dataset, tag: int) -> bytes:
     return "\\".join(str(part) for part in values).encode("utf-8", "replace")
 
 
-def items(dataset: Dataset, tag: int) -> Sequence[Dataset]:
+def items(dataset: ElementSet, tag: int) -> Sequence[ElementSet]:
     """Return the items of a sequence; none where it is absent, empty or no sequence."""
+    if isinstance(dataset, dict):
+        plain = dataset.get(tag, [])
+        return plain if isinstance(plain, list) else ()
     if dataset.get_item(tag) is None:
         return ()
     value: Any = dataset[tag].value
     return value if isinstance(value, DicomSequence) else ()
 
 
-def is_complete(dataset: Dataset, tag: int) -> bool:
+def is_complete(dataset: ElementSet, tag: int) -> bool:
     """Whether an element, not yet accessed, holds as many bytes as its length claims (else the file ends early)."""
+    if isinstance(dataset, dict):
+        return True
     element: Any = dataset.get_item(tag)
     if not isinstance(element, RawDataElement) or element.length == UNDEFINED_LENGTH:
         return True
     return len(element.value or b"") == element.length
 
 
-def numbers(raw: bytes) -> NDArray[np.float64]:
-    """Read the values of a DS string (DICOM PS3.5 6.2), whatever their length; what is no number becomes NaN."""
-    parts = raw.rstrip(b"\\ \0").split(b"\\")
-    if parts == [b""]:
-        return np.empty(0)
-    try:
-        return np.array(list(map(float, parts)))
-    except ValueError:
-        return np.array([_number(part) for part in parts])
-
-
-def _number(part: bytes) -> float:
-    try:
-        return float(part.strip(b" \0"))
-    except ValueError:
-        return float("nan")
-
-
 def integer(raw: bytes) -> int | None:
     """Read an IS string; ``None`` where it holds no integer."""
-    value = numbers(raw[:64].split(b"\\")[0])
-    return int(value[0]) if value.size == 1 and np.isfinite(value[0]) and value[0] == np.floor(value[0]) else None
+    value = number(raw[:64].split(b"\\")[0])
+    return int(value) if value.is_integer() else None
 
 
-def uid(dataset: Dataset, tag: int) -> str:
+def uid(dataset: ElementSet, tag: int) -> str:
     """Return a UID without its padding."""
     return raw_value(dataset, tag).decode("ascii", "replace").strip("\0 ")
 
 
-def term(dataset: Dataset, tag: int) -> str:
+def term(dataset: ElementSet, tag: int) -> str:
     """Return a code string in capitals, without padding."""
     return raw_value(dataset, tag).decode("ascii", "replace").strip("\0 ").upper()
 
 
-def text(dataset: Dataset, tag: int, character_set: Sequence[str] = ()) -> str:
+def text(dataset: ElementSet, tag: int, character_set: Sequence[str] = ()) -> str:
     """Return a text in whatever character set it is really written.
 
     Parameters
@@ -205,13 +201,13 @@ def _decoded(raw: bytes, character_set: Sequence[str]) -> str:
     return raw.decode("latin-1")
 
 
-def character_set(dataset: Dataset) -> tuple[str, ...]:
+def character_set(dataset: ElementSet) -> tuple[str, ...]:
     """Return the terms of Specific Character Set; empty where it is missing."""
     terms = raw_value(dataset, SPECIFIC_CHARACTER_SET).decode("ascii", "replace").split("\\")
     return tuple(value.strip("\0 ") for value in terms) if terms != [""] else ()
 
 
-def kind_of(dataset: Dataset) -> str:
+def kind_of(dataset: ElementSet) -> str:
     """Say what a dataset is, for a message: the name of its SOP class, else its modality; empty if it says neither."""
     name = UID(uid(dataset, SOP_CLASS_UID)).name
     return name or term(dataset, MODALITY)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
+from LungSegmentationLib.dicom.decimal_strings import number_lists, numbers
 from LungSegmentationLib.dicom.raw_elements import (
+    ElementSet,
     character_set,
     integer,
     is_complete,
     items,
     kind_of,
-    numbers,
     open_dataset,
     raw_value,
     term,
@@ -215,7 +215,7 @@ def read_rtstruct(path: str | Path, *, with_contours: bool = True) -> RTStruct:
 class _Reader:
     """Collects one file's content and what is wrong with it."""
 
-    def __init__(self, path: Path, dataset: Dataset) -> None:
+    def __init__(self, path: Path, dataset: ElementSet) -> None:
         self.path = path
         self.dataset = dataset
         self.character_set = character_set(dataset)
@@ -277,7 +277,7 @@ class _Reader:
         return rois
 
     def _with_contours(self, rois: Sequence[ROI]) -> list[ROI]:
-        drawn: dict[int, list[Dataset]] = defaultdict(list)
+        drawn: dict[int, list[ElementSet]] = defaultdict(list)
         for item in items(self.dataset, ROI_CONTOURS):
             number = integer(raw_value(item, REFERENCED_ROI_NUMBER))
             if number is None:
@@ -303,17 +303,18 @@ class _Reader:
             self.warnings.append(f"The contours of ROI {number}, which the file does not name, were left out.")
         return result
 
-    def _filled(self, roi: ROI, drawn: Sequence[Dataset]) -> ROI:
+    def _filled(self, roi: ROI, drawn: Sequence[ElementSet]) -> ROI:
         color = next((value for value in map(_color, drawn) if value), None)
         contours = [contour for item in drawn for contour in self._contours(roi, item)]
         if not contours:
             self.warnings.append(f"ROI “{roi.name}” ({roi.number}) has no contours.")
         return ROI(roi.number, roi.name, roi.interpreted_type, color, roi.frame_of_reference_uid, tuple(contours))
 
-    def _contours(self, roi: ROI, drawn: Dataset) -> Iterator[Contour]:
+    def _contours(self, roi: ROI, drawn: ElementSet) -> Iterator[Contour]:
         incomplete = other_count = 0
-        for item in items(drawn, CONTOURS):
-            values = numbers(raw_value(item, CONTOUR_DATA))
+        written = items(drawn, CONTOURS)
+        lists = number_lists([raw_value(item, CONTOUR_DATA) for item in written])
+        for item, values in zip(written, lists, strict=True):
             # A value too many is cut off; had one got lost in the middle, the points leave the slice plane and the
             # contour is refused when it is drawn.
             incomplete += values.size % 3 != 0
@@ -349,11 +350,11 @@ class _Reader:
         return _distinct(frames), _distinct(series), frozenset(images) - {""}
 
 
-def _image_uids(item: Dataset) -> list[str]:
+def _image_uids(item: ElementSet) -> list[str]:
     return [uid(image, REFERENCED_SOP_INSTANCE_UID) for image in items(item, CONTOUR_IMAGES)]
 
 
-def _images_of_contours(dataset: Dataset) -> frozenset[str]:
+def _images_of_contours(dataset: ElementSet) -> frozenset[str]:
     contours = (contour for roi in items(dataset, ROI_CONTOURS) for contour in items(roi, CONTOURS))
     return frozenset(value for contour in contours for value in _image_uids(contour)) - {""}
 
@@ -362,7 +363,7 @@ def _distinct(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(value for value in dict.fromkeys(values) if value)
 
 
-def _type(item: Dataset) -> ContourType:
+def _type(item: ElementSet) -> ContourType:
     written = "".join(character for character in term(item, CONTOUR_TYPE) if character.isalpha())
     return _TYPES.get(written, ContourType.UNKNOWN)
 
@@ -370,7 +371,7 @@ def _type(item: Dataset) -> ContourType:
 _TYPES = {"".join(filter(str.isalpha, kind.value)): kind for kind in ContourType}
 
 
-def _color(item: Dataset) -> tuple[int, int, int] | None:
+def _color(item: ElementSet) -> tuple[int, int, int] | None:
     values = numbers(raw_value(item, ROI_COLOR))
     if values.size != 3 or not np.isfinite(values).all():
         return None

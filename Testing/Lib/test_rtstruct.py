@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from rtstruct_files import FRAME, SERIES, contour_item, image_item, patch, save, square, structure_set
 
-from LungSegmentationLib.dicom import raw_elements
+from LungSegmentationLib.dicom import decimal_strings, raw_elements
 from LungSegmentationLib.dicom.rtstruct import ContourType, RTStruct, read_rtstruct
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 
@@ -156,7 +156,7 @@ def test_contour_types(tmp_path: Path, written: str | None, expected: ContourTyp
     ],
 )
 def test_numbers_of_any_length_and_fault(written: bytes, expected: list[float]) -> None:
-    np.testing.assert_array_equal(raw_elements.numbers(written), np.array(expected, float))
+    np.testing.assert_array_equal(decimal_strings.numbers(written), np.array(expected, float))
 
 
 def contour_bytes(path: Path, data: bytes) -> RTStruct:
