@@ -161,8 +161,6 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
             reporter.warning(device.warning)
         label_set = label_set_from_dict(read_record(CohortRecord, plan.cohort.cohort).label_set, plan.cohort.cohort)
         task = _task(plan, label_set, processes.world)
-        for note in task.notes:
-            reporter.warning(note)
         log = None
         if config.tensorboard and processes.first:
             log = stack.enter_context(

@@ -104,12 +104,16 @@ class SegmentationTask:
     ) -> None:
         self.config = config
         self.label_set = label_set
-        self.notes: tuple[str, ...] = ()
+        self._notes: list[str] = []
         self.train = SliceStore(train, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         self.val = SliceStore(val, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         if not len(self.train):
             raise BadInputError(
                 "There is no case to train on.", "Convert more patients, then prepare the cohort again."
+            )
+        if not len(self.val):
+            self._notes.append(
+                "There is no case to validate on: the network of the last epoch is kept, and nothing stops early."
             )
         self.structures = self._learned()
         self.preprocessing = _preprocessing([case.record for case in (*train, *val)], config)
@@ -124,6 +128,11 @@ class SegmentationTask:
             None if class_weights is None else self._weights(class_weights(self.structures)),
             across_processes=processes > 1,
         )
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a person should know before it is trained."""
+        return tuple(self._notes)
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -297,7 +306,7 @@ class SegmentationTask:
             return kept
         fact = f"Nobody drew {', '.join(missing)} in the cases to train on"
         if self.config.structures is None and kept:
-            self.notes = (f"{fact}: left out, and given to what lies under it.",)
+            self._notes.append(f"{fact}: left out, and given to what lies under it.")
             return kept
         raise BadInputError(
             f"{fact}, so it cannot be learned.",

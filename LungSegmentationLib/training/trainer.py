@@ -225,6 +225,8 @@ class Trainer(Generic[B]):
         BadInputError
             If the loss is no finite number any more; nothing is written then.
         """
+        for note in self.task.notes:
+            self.reporter.warning(note)
         self._clock = self._saved_at = time.monotonic()
         if not self.epoch and not self.step:
             # The first one says at once whether there is room for it.

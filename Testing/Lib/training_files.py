@@ -82,8 +82,9 @@ def patient(seed: int, slices: int = 5, size: int = 16) -> tuple[np.ndarray, dic
         "lung_left": np.repeat(left[None], slices, 0),
         "heart": np.repeat((heart & ~right & ~left)[None], slices, 0),
     }
+    volume[0] = -1000  # an empty slice: above the patient
     for mask in masks.values():
-        mask[0] = False  # an empty slice
+        mask[0] = False
     return volume.astype(np.int16), masks
 
 
