@@ -19,8 +19,8 @@ def body_mask(ct: NDArray[Any]) -> Mask:
     """Return the patient without couch and air around, lungs filled.
 
     The largest connected thing denser than −400 HU, with the holes of each slice filled, opened by about 3 pixels in
-    plane so that the couch falls off. Worked out on every second pixel in plane: good to a pixel or two, for margins and
-    crops, not for dose.
+    plane so that the couch falls off. Worked out on every second pixel in plane: good to a pixel or two, for margins
+    and crops, not for dose.
 
     Parameters
     ----------

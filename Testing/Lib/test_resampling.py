@@ -52,6 +52,7 @@ def axis_mappings(draw: st.DrawFn) -> AxisMapping:
 
 
 @given(grids())
+@settings(deadline=None, max_examples=60)
 def test_every_voxel_keeps_its_place_in_the_patient_when_axes_are_exchanged_and_reversed(grid: Grid) -> None:
     turn = Reorientation.of(grid)
     indices = np.stack(np.meshgrid(*(np.arange(n) for n in grid.size), indexing="ij"), -1).reshape(-1, 3)
@@ -65,6 +66,7 @@ def test_every_voxel_keeps_its_place_in_the_patient_when_axes_are_exchanged_and_
 
 
 @given(grids())
+@settings(deadline=None, max_examples=60)
 def test_reoriented_axes_run_to_the_left_the_back_and_the_head(grid: Grid) -> None:
     axial = Reorientation.of(grid).grid(grid)
     assert (np.diag(axial.axes) > 0).all()
@@ -75,6 +77,7 @@ def test_reoriented_axes_run_to_the_left_the_back_and_the_head(grid: Grid) -> No
 
 
 @given(grids(), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=60)
 def test_reorienting_and_back_gives_the_same_bytes(grid: Grid, seed: int) -> None:
     array = np.random.default_rng(seed).integers(-1024, 3000, grid.shape, dtype=np.int16)
     turn = Reorientation.of(grid)
@@ -85,11 +88,13 @@ def test_reorienting_and_back_gives_the_same_bytes(grid: Grid, seed: int) -> Non
 
 
 @given(axis_mappings(), st.floats(-50, 50))
+@settings(deadline=None, max_examples=60)
 def test_an_index_goes_to_the_cache_and_back_unchanged(axis: AxisMapping, index: float) -> None:
     assert float(axis.to_native(axis.to_cached(index))) == pytest.approx(index, abs=1e-9)
 
 
 @given(axis_mappings())
+@settings(deadline=None, max_examples=60)
 def test_weights_are_shares_and_nothing_comes_from_outside(axis: AxisMapping) -> None:
     triangle, area, back = (matrix.toarray() for matrix in (axis.triangle, axis.area, axis.linear_back))
     assert (triangle >= 0).all()
@@ -105,6 +110,7 @@ def test_weights_are_shares_and_nothing_comes_from_outside(axis: AxisMapping) ->
 
 
 @given(axis_mappings())
+@settings(deadline=None, max_examples=60)
 def test_area_weights_are_the_overlap_of_the_two_pixels(axis: AxisMapping) -> None:
     area = axis.area.toarray()
     for j in range(0, axis.cached, 7):
@@ -115,6 +121,7 @@ def test_area_weights_are_the_overlap_of_the_two_pixels(axis: AxisMapping) -> No
 
 
 @given(axis_mappings())
+@settings(deadline=None, max_examples=60)
 def test_a_ramp_is_a_ramp_after_both_ways_where_no_edge_is_near(axis: AxisMapping) -> None:
     ramp = np.arange(axis.native, dtype=float)
     places = axis.to_native(np.arange(axis.cached))
@@ -220,7 +227,7 @@ def test_a_cached_ct_equals_what_simpleitk_samples_at_the_same_places(options: P
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(16, 8), (24, 12), (20, 7), (9, 16)]))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_coverage_holds_a_pixel_if_more_than_half_of_it_is_covered(seed: int, sizes: tuple[int, int]) -> None:
     native, cached = sizes
     grid = Grid((native, native, 4), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), AXIAL)
@@ -263,7 +270,7 @@ def test_an_exact_half_neither_grows_nor_moves_a_structure_on_average() -> None:
 
 @pytest.mark.parametrize("how", ["coverage", "nearest"])
 @given(seed=st.integers(0, 1000), size=st.sampled_from([8, 12, 20, 33]))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_structure_bits_stay_those_of_the_case(how: str, seed: int, size: int) -> None:
     grid = Grid((21, 17, 2), (1.0, 1.2, 3.0), (0.0, 0.0, 0.0), AXIAL)
     present = np.random.default_rng(seed).choice(np.array([0, 1, 4, 64], np.uint8), grid.shape)

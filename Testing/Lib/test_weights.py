@@ -1,0 +1,126 @@
+"""Class weights from counts: the formula by hand, structures left out, structures without a pixel."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from LungSegmentationLib.cohort.cache import AxisRecord, CacheRecord
+from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.cohort.records import Geometry
+from LungSegmentationLib.cohort.weights import class_weights, read_class_weights, write_class_weights
+from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.labels import load_label_set
+
+LABELS = load_label_set()
+
+
+def _record(bit_counts: dict[int, int], name: str = "c") -> CacheRecord:
+    axis = AxisRecord(native=4, cached=4, scale=1.0, offset=0.0)
+    geometry = Geometry(size=(4, 4, 1), spacing=(1, 1, 1), origin=(0, 0, 0), direction=(1, 0, 0, 0, 1, 0, 0, 0, 1))
+    return CacheRecord(
+        case=name,
+        patient_id=name,
+        annotated=(),
+        structures=LABELS.keys,
+        mean=0.0,
+        std=1.0,
+        window=(-1000.0, 400.0),
+        slice_size=4,
+        slices=1,
+        field_of_view="full",
+        label_resampling="coverage",
+        native=geometry,
+        axes=(0, 1, 2),
+        flips=(False, False, False),
+        y=axis,
+        x=axis,
+        grid=geometry,
+        structure_counts=((0,) * 7,),
+        label_counts=((0,) * 8,),
+        bit_counts=bit_counts,
+        case_fingerprint="",
+        fingerprint="",
+    )
+
+
+GTV, PTV, RIGHT, LEFT, HEART = (1 << n for n in range(5))
+
+
+def test_weights_are_the_root_of_the_inverse_frequency_with_mean_one() -> None:
+    weights = class_weights([_record({0: 900, RIGHT: 64}), _record({0: 700, LEFT: 36, HEART: 4})], LABELS)
+    assert weights.total == 1704
+    assert weights.counts == {
+        "background": 1600,
+        "gtv": 0,
+        "ptv": 0,
+        "lung_right": 64,
+        "lung_left": 36,
+        "heart": 4,
+        "esophagus": 0,
+        "spinal_cord": 0,
+    }
+    # sqrt(1704 / 1600 …) is sqrt(1704) times 1/40, 1/8, 1/6, 1/2.
+    parts = {"background": 1 / 40, "lung_right": 1 / 8, "lung_left": 1 / 6, "heart": 1 / 2}
+    mean = sum(parts.values()) / 4
+    for key, part in parts.items():
+        assert weights.weights[key] == pytest.approx(part / mean)
+    assert weights.cases == 2
+
+
+def test_a_structure_without_a_pixel_weighs_as_an_average_one() -> None:
+    weights = class_weights([_record({0: 100, RIGHT: 100})], LABELS)
+    assert weights.weights["heart"] == 1.0
+    assert all(math.isfinite(value) and value > 0 for value in weights.weights.values())
+    assert weights.weights["background"] == pytest.approx(1.0)
+
+
+def test_where_structures_overlap_the_painted_label_counts() -> None:
+    # GTV over PTV over lung.
+    weights = class_weights([_record({GTV | PTV | RIGHT: 5, PTV | RIGHT: 7, RIGHT: 11, 0: 13})], LABELS)
+    assert [weights.counts[key] for key in ("background", "gtv", "ptv", "lung_right")] == [13, 5, 7, 11]
+
+
+def test_what_is_left_out_counts_for_what_lies_under_it_and_has_no_weight() -> None:
+    records = [_record({GTV | PTV | RIGHT: 5, PTV | RIGHT: 7, PTV: 2, RIGHT: 11, 0: 13})]
+    weights = class_weights(records, LABELS, [key for key in LABELS.keys if key != "ptv"])
+    assert "ptv" not in weights.weights
+    assert "ptv" not in weights.counts
+    assert weights.counts["lung_right"] == 18
+    assert weights.counts["background"] == 15
+
+
+def test_no_case_gives_equal_weights() -> None:
+    weights = class_weights([], LABELS)
+    assert set(weights.weights.values()) == {1.0}
+    assert weights.total == 0
+
+
+def test_the_file_says_method_counts_and_weights_and_comes_back(tmp_path: Path) -> None:
+    paths = CohortPaths(tmp_path)
+    weights = class_weights([_record({0: 900, RIGHT: 64})], LABELS)
+    write_class_weights(paths, weights)
+    content = json.loads(paths.class_weights.read_text(encoding="utf-8"))
+    assert content["method"] == "sqrt_inverse"
+    assert content["counts"]["lung_right"] == 64
+    assert list(content["weights"]) == ["background", *LABELS.keys]
+    assert read_class_weights(paths) == weights
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema_version": 99}', "[]"])
+def test_a_damaged_file_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    paths = CohortPaths(tmp_path)
+    paths.class_weights.write_text(text)
+    with pytest.raises(BadInputError, match="class_weights"):
+        read_class_weights(paths)
+
+
+def test_weights_of_a_whole_cohort_take_no_more_than_its_counts() -> None:
+    rng = np.random.default_rng(0)
+    tables = [{int(v): int(n) for v, n in enumerate(rng.integers(0, 1000, 128)) if n} for _ in range(50)]
+    weights = class_weights([_record(table, str(i)) for i, table in enumerate(tables)], LABELS)
+    assert weights.total == sum(sum(table.values()) for table in tables)
