@@ -17,6 +17,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.tag import BaseTag
 
 from LungSegmentationLib.dicom.headers import TAGS, Header, Pixels, meta_uid
+from LungSegmentationLib.dicom.plain_elements import read_plain
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 
 __all__ = ["DEFLATED", "DICOMDIR", "FileStart", "fetch", "inflate", "meta_end", "quiet_parser", "read_header"]
@@ -33,6 +34,7 @@ INFLATED: Final = 1024 * 1024 * 1024
 _PIXEL_TAGS: Final = {(0x7FE0, 0x0008), (0x7FE0, 0x0009), (0x7FE0, 0x0010)}
 _LONG_VRS: Final = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"UN", b"SQ", b"UC", b"UR", b"UT", b"SV", b"UV"}
 _WANTED: Final[list[BaseTag | int]] = list(TAGS.values())
+_WANTED_TAGS: Final = frozenset(map(int, _WANTED))
 
 
 @contextmanager
@@ -118,7 +120,9 @@ def read_header(file: Path | FileStart) -> Header:
         raise BadInputError(f"{path}: the file is empty.")
     if not _looks_like_dicom(prefix):
         raise UnsupportedFileError(f"{path}: this is not a DICOM file.")
-    header = None
+    header = _plain(start)
+    if header is not None:
+        return header
     if len(prefix) == size:
         header = _parse(path, BytesIO(prefix), size, complete=True)
     else:
@@ -129,6 +133,19 @@ def read_header(file: Path | FileStart) -> Header:
     if header is None:
         raise BadInputError(f"{path}: the header cannot be read.", "The file is damaged: export it again.")
     return header
+
+
+def _plain(start: FileStart) -> Header | None:
+    """Read the header of a plain file; None where it is none, or has no pixels in what was fetched."""
+    plain = read_plain(start.prefix, wanted=_WANTED_TAGS)
+    if plain is None or not plain.elements:
+        return None
+    source = BytesIO(start.prefix)
+    source.seek(plain.end)
+    pixels = _pixels(source, not plain.explicit, True, start.size)
+    if pixels is None:
+        return None
+    return Header(start.path, plain.elements, plain.meta, plain.transfer_syntax, True, pixels)
 
 
 def _parse_whole(path: Path, size: int) -> Header | None:

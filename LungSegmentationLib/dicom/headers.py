@@ -1,25 +1,25 @@
 """The header of one DICOM file, read without its pixels and without trusting it.
 
 Values are taken from the raw bytes of the few elements that are needed: this is several times faster than converting
-each to a Python object, and a value that breaks its own format is noticed instead of repaired. What pydicom parses here
+each to a Python object, and a value that breaks its own format is noticed instead of repaired. What was parsed before
 is the element structure alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final
 
-from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.multival import MultiValue
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as DicomSequence
 from pydicom.tag import BaseTag
 
+from LungSegmentationLib.dicom.raw_elements import ElementSet
 from LungSegmentationLib.errors import BadInputError
 
 __all__ = ["TAGS", "Header", "Pixels", "decode_text", "meta_uid"]
@@ -101,7 +101,7 @@ class Header:
     path
         The file.
     dataset, meta
-        What pydicom parsed: the wanted elements, and the meta information (group 2).
+        The wanted elements, and the meta information (group 2).
     transfer_syntax
         Transfer Syntax UID; of a file without meta information the one that its bytes look like.
     little_endian
@@ -111,19 +111,18 @@ class Header:
     """
 
     path: Path
-    dataset: Dataset
-    meta: Dataset
+    dataset: ElementSet
+    meta: ElementSet
     transfer_syntax: str
     little_endian: bool
     pixels: Pixels | None
 
-    def item(self, keyword: str, dataset: Dataset | None = None) -> object:
+    def item(self, keyword: str, dataset: ElementSet | None = None) -> object:
         """Return the raw value of an element, bytes as stored or already converted; None if absent or empty."""
-        element = _element(self.dataset if dataset is None else dataset, TAGS[keyword])
-        value = None if element is None else element.value
+        value = _value(self.dataset if dataset is None else dataset, TAGS[keyword])
         return None if value is None or (isinstance(value, (bytes, str)) and not value) else value
 
-    def text(self, keyword: str, dataset: Dataset | None = None) -> str:
+    def text(self, keyword: str, dataset: ElementSet | None = None) -> str:
         """Return an element of plain ASCII characters, stripped; empty if absent."""
         value = self.item(keyword, dataset)
         if value is None:
@@ -134,7 +133,7 @@ class Header:
             return "\\".join(str(part) for part in value)
         return str(value).strip(" \0")
 
-    def words(self, keyword: str, dataset: Dataset | None = None) -> tuple[str, ...]:
+    def words(self, keyword: str, dataset: ElementSet | None = None) -> tuple[str, ...]:
         """Return an element of several plain values; empty if absent."""
         text = self.text(keyword, dataset)
         return tuple(word.strip() for word in text.split("\\")) if text else ()
@@ -146,7 +145,7 @@ class Header:
             return decode_text(value, self.text("SpecificCharacterSet"))
         return "" if value is None else str(value)
 
-    def numbers(self, keyword: str, count: int, dataset: Dataset | None = None) -> tuple[float, ...] | None:
+    def numbers(self, keyword: str, count: int, dataset: ElementSet | None = None) -> tuple[float, ...] | None:
         """Return ``count`` decimal numbers, or None if the element is absent.
 
         Raises
@@ -165,7 +164,7 @@ class Header:
             raise BadInputError(_not_numbers(self.path, keyword, count, words), "The file is damaged.")
         return values
 
-    def number(self, keyword: str, dataset: Dataset | None = None) -> float | None:
+    def number(self, keyword: str, dataset: ElementSet | None = None) -> float | None:
         """Return one decimal number, or None if the element is absent."""
         values = self.numbers(keyword, 1, dataset)
         return None if values is None else values[0]
@@ -178,18 +177,16 @@ class Header:
         BadInputError
             The element has another length.
         """
-        element = _element(self.dataset, TAGS[keyword])
-        value = None if element is None else element.value
+        value = _value(self.dataset, TAGS[keyword])
         if value is None or value == b"":
             return None
         if isinstance(value, int):
             return value
         if not isinstance(value, bytes) or len(value) not in {2, 4}:
             raise BadInputError(f"{self.path}: {keyword} is not one number.", "The file is damaged.")
-        little = element.is_little_endian if isinstance(element, RawDataElement) else self.little_endian
-        return int.from_bytes(value, "little" if little else "big", signed=signed)
+        return int.from_bytes(value, "little" if self.little_endian else "big", signed=signed)
 
-    def sequence(self, keyword: str, dataset: Dataset | None = None) -> list[Dataset]:
+    def sequence(self, keyword: str, dataset: ElementSet | None = None) -> Sequence[ElementSet]:
         """Return the items of a sequence; empty if absent.
 
         Raises
@@ -201,11 +198,14 @@ class Header:
         tag = TAGS[keyword]
         if tag not in holder:
             return []
+        if isinstance(holder, dict):
+            items = holder[tag]
+            return items if isinstance(items, list) else []
         try:
             value = holder[tag].value
         except Exception as error:  # a broken sequence may make the parser raise anything; nothing is documented
             raise BadInputError(f"{self.path}: {keyword} cannot be read.", "The file is damaged.") from error
-        if isinstance(value, Sequence):
+        if isinstance(value, DicomSequence):
             return list(value)
         if value:
             raise BadInputError(f"{self.path}: {keyword} is no sequence.", "The file is damaged.")
@@ -227,15 +227,17 @@ def _not_numbers(path: Path, keyword: str, count: int, words: tuple[str, ...]) -
     return f"{path}: {keyword} should hold {count} finite number(s), but is “{shown}”."
 
 
-def _element(dataset: Dataset, tag: int) -> RawDataElement | DataElement | None:
+def _value(dataset: ElementSet, tag: int) -> Any:
+    if isinstance(dataset, dict):
+        return dataset.get(tag)
     # Kept as it is: asking for an empty element otherwise converts it, and fails on one of an unknown kind.
-    return cast("RawDataElement | DataElement | None", dataset.get_item(tag, keep_deferred=True))
+    element: Any = dataset.get_item(tag, keep_deferred=True)
+    return None if element is None else element.value
 
 
-def meta_uid(meta: Dataset, tag: int) -> str:
+def meta_uid(meta: ElementSet, tag: int) -> str:
     """Return a UID of the meta information; empty if absent."""
-    element = _element(meta, tag)
-    value = None if element is None else element.value
+    value = _value(meta, tag)
     if value is None:
         return ""
     return (value.decode("latin-1") if isinstance(value, bytes) else str(value)).strip(" \0")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydicom import Dataset
-
 from LungSegmentationLib.dicom.headers import Header, Pixels
+from LungSegmentationLib.dicom.raw_elements import ElementSet
 from LungSegmentationLib.errors import BadInputError, GeometryError, UnsupportedFileError
 
 __all__ = ["CT_CLASSES", "Frame", "ImageInfo", "image_info"]
@@ -210,7 +209,7 @@ def _classic_frame(header: Header) -> Frame:
     )
 
 
-def _enhanced_frame(header: Header, *groups: Dataset) -> Frame:
+def _enhanced_frame(header: Header, *groups: ElementSet) -> Frame:
     position = _first(header, "PlanePositionSequence", *groups)
     orientation = _first(header, "PlaneOrientationSequence", *groups)
     measures = _first(header, "PixelMeasuresSequence", *groups)
@@ -225,7 +224,7 @@ def _enhanced_frame(header: Header, *groups: Dataset) -> Frame:
     )
 
 
-def _first(header: Header, keyword: str, *groups: Dataset) -> Dataset | None:
+def _first(header: Header, keyword: str, *groups: ElementSet) -> ElementSet | None:
     """Return the macro of the frame, or the shared one."""
     for group in groups:
         items = header.sequence(keyword, group)
@@ -234,7 +233,7 @@ def _first(header: Header, keyword: str, *groups: Dataset) -> Dataset | None:
     return None
 
 
-def _thickness(header: Header, dataset: Dataset | None) -> float | None:
+def _thickness(header: Header, dataset: ElementSet | None) -> float | None:
     try:
         value = header.number("SliceThickness", dataset)
     except BadInputError:
