@@ -33,6 +33,8 @@ LAST_SHIFT = 0.03
 ROUNDS = 6
 """Of smoothing: halves the distance from a smooth boundary; more of it begins to round off small structures."""
 
+NEWTON_STEPS = 4
+
 FEWEST_POINTS = 8
 """Outlines of no more vertices keep all."""
 
@@ -97,7 +99,7 @@ def trace(mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *,
     framed = np.pad(mask[window], 1)
     loops, groups = _middle_lines(framed)
     if field is not None:
-        _follow(loops, np.pad(np.asarray(field[window], np.float64), 1, mode="edge"))
+        _follow(loops, field, (left - 1, top - 1))
     elif smooth:
         area = _pixel_areas(loops)
         _smooth(loops)
@@ -139,15 +141,24 @@ def _linked(inside: Floats, step: Floats, share: Floats, lengths: NDArray[np.int
     return _Loops(inside, step, share, starts, lengths, before, after)
 
 
-def _follow(loops: _Loops, field: Floats) -> None:
-    """Put the crossings where the field is zero, by linear interpolation."""
-    column, row = loops.inside.astype(np.intp).T
-    beside, below = (loops.inside + loops.step).astype(np.intp).T
+def _follow(loops: _Loops, field: NDArray[np.floating], offset: tuple[int, int]) -> None:
+    """Put the crossings where the field is zero, by linear interpolation; in the middle where it does not say."""
+    inner = _values(field, loops.inside + offset)
+    outer = -_values(field, loops.inside + loops.step + offset)
     with np.errstate(invalid="ignore", divide="ignore"):
-        inner = np.nan_to_num(np.maximum(field[row, column], 0.0), nan=0.0, posinf=1.0)
-        outer = np.nan_to_num(np.maximum(-field[below, beside], 0.0), nan=0.0, posinf=1.0)
         share = inner / (inner + outer)
-    loops.share = np.nan_to_num(share, nan=0.5).clip(CLEARANCE, 1 - CLEARANCE)
+    # A mask that was changed afterwards: the outline goes as near as it can to where the field has its zero line.
+    share = np.where((inner <= 0) & (outer > 0), 0.0, np.where((inner > 0) & (outer <= 0), 1.0, share))
+    share = np.where((inner <= 0) & (outer <= 0), 0.5, share)
+    loops.share = np.nan_to_num(share, nan=0.5, posinf=0.5, neginf=0.5).clip(CLEARANCE, 1 - CLEARANCE)
+
+
+def _values(field: NDArray[np.floating], places: Floats) -> Floats:
+    """Return the field at pixel centers, NaN beyond its border."""
+    column, row = places.astype(np.intp).T
+    beyond = (row < 0) | (column < 0) | (row >= field.shape[0]) | (column >= field.shape[1])
+    values: Floats = np.asarray(field[np.where(beyond, 0, row), np.where(beyond, 0, column)], np.float64)
+    return np.where(beyond, np.nan, values)
 
 
 def _smooth(loops: _Loops) -> None:
@@ -179,7 +190,7 @@ def _restore_area(loops: _Loops, wanted: Floats, most: float) -> None:
     """Shift all crossings of an outline by one distance, outward or inward, so that it encloses the wanted area."""
     reference = loops.share
     owner = np.repeat(np.arange(len(loops.starts)), loops.lengths)
-    for _ in range(2):
+    for _ in range(NEWTON_STEPS):
         along = loops.points[loops.after] - loops.points[loops.before]
         gain = (loops.step[:, 0] * along[:, 1] - loops.step[:, 1] * along[:, 0]) / 2
         shift = (wanted - _areas(loops)) / np.add.reduceat(gain, loops.starts)

@@ -23,7 +23,7 @@ def with_keyholes(outer: Polygon, holes: Sequence[Polygon]) -> Polygon:
     outer
         Vertices (n, 2), x and y; the first not repeated.
     holes
-        The same; inside ``outer``, apart from each other, none inside another.
+        The same, walked the other way round; inside ``outer``, apart from each other, none inside another.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def with_keyholes(outer: Polygon, holes: Sequence[Polygon]) -> Polygon:
         ring = np.concatenate([hole[leftmost:], hole[: leftmost + 1]])
         place, meeting = _first_to_the_left(joined, hole[leftmost])
         joined = np.concatenate([joined[: place + 1], meeting, ring, meeting, joined[place + 1 :]])
-    return joined
+    return joined[(joined != np.roll(joined, 1, axis=0)).any(1)] if len(holes) else joined
 
 
 def _first_to_the_left(polygon: Polygon, point: Polygon) -> tuple[int, Polygon]:

@@ -155,14 +155,17 @@ def _drawn(structures: StructureMap, source: DicomSource, structure: Structure, 
     digits = _digits(source.grid)
     contours: list[Dataset] = []
     for index, polygon in _outlines(structures, structure, field):
+        points = source.grid.to_physical(np.column_stack([polygon, np.full(len(polygon), float(index))]))
+        # Adding zero turns −0.0 into 0.0.
+        points = points.round(digits) + 0.0
+        points = points[(points != np.roll(points, 1, axis=0)).any(1)]
         contour = Dataset()
         image = source.images[index]
         if image is not None:
             contour.ContourImageSequence = [_reference(image)]
         contour.ContourGeometricType = "CLOSED_PLANAR"
-        contour.NumberOfContourPoints = str(len(polygon))
+        contour.NumberOfContourPoints = str(len(points))
         contour.ContourNumber = str(len(contours) + 1)
-        points = source.grid.to_physical(np.column_stack([polygon, np.full(len(polygon), float(index))]))
         text = _decimal_strings(points, digits)
         # As bytes: pydicom would make an object of each of some hundred thousand decimal strings.
         contour[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)
@@ -205,9 +208,7 @@ def _digits(grid: Grid) -> int:
 
 def _decimal_strings(points: NDArray[np.float64], digits: int) -> bytes:
     """Write coordinates as decimal strings of at most 16 characters (positions are below 10⁵ mm)."""
-    # Adding zero turns −0.0 into 0.0.
-    values = (points.round(digits) + 0.0).ravel().tolist()
-    text = "\\".join(map(f"{{:.{digits}f}}".format, values))
+    text = "\\".join(map(f"{{:.{digits}f}}".format, points.ravel().tolist()))
     return (text + " " * (len(text) % 2)).encode("ascii")
 
 

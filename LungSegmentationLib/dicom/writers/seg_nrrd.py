@@ -131,7 +131,9 @@ def _segmentation_fields(grid: Grid, description: str, algorithm: AlgorithmInfo)
     # Slicer's world is RAS; the extent is first and last index along each axis.
     matrix = np.diag([-1.0, -1.0, 1.0, 1.0]) @ grid.affine
     extent = [value for size in grid.size for value in (0, size - 1)]
-    geometry = "".join(f"{value:.17g};" for value in (matrix + 0.0).ravel()) + "".join(f"{value};" for value in extent)
+    geometry = "".join(f"{value!r};" for value in (matrix + 0.0).ravel().tolist()) + "".join(
+        f"{value};" for value in extent
+    )
     return {
         "Segmentation_ContainedRepresentationNames": f"{_REPRESENTATION}|",
         "Segmentation_ConversionParameters": f"Reference image geometry|{geometry}|Geometry of the labelmap&",
@@ -182,7 +184,7 @@ def _header(grid: Grid, layers: int, fields: dict[str, str]) -> bytes:
 
 
 def _vector(values: NDArray[np.float64]) -> str:
-    return f"({','.join(f'{value:.17g}' for value in values + 0.0)})"
+    return f"({','.join(f'{value!r}' for value in (values + 0.0).tolist())})"
 
 
 def _escaped(text: str) -> str:
