@@ -1,0 +1,521 @@
+"""Preparation: right slices, whole cases, only what changed, nothing on a full disk, a cache that is checked."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from prepared_files import LABELS, add_case, new_cohort
+
+from LungSegmentationLib.cohort.cache import cached_cases, open_case, open_split, read_cache_record
+from LungSegmentationLib.cohort.convert import convert
+from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
+from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
+from LungSegmentationLib.cohort.splits import read_split
+from LungSegmentationLib.errors import BadInputError, CancelledError, ExitCode, LungSegError, StorageError, UsageError
+from LungSegmentationLib.figures.preparation import preparation_figures
+from LungSegmentationLib.jobs.events import Log, Progress, SilentReporter, Warning_
+from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
+
+SMALL = PreparationOptions(slice_size=32)
+
+
+class Listener(SilentReporter):
+    """Keeps what it hears; stops after ``stop_after`` progress reports."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__(lambda: stop_after is not None and len(self.progressed) > stop_after)
+        self.progressed: list[Progress] = []
+        self.warned: list[Warning_] = []
+        self.logged: list[str] = []
+
+    def emit(self, event: object) -> None:
+        if isinstance(event, Progress):
+            self.progressed.append(event)
+        elif isinstance(event, Warning_):
+            self.warned.append(event)
+        elif isinstance(event, Log):
+            self.logged.append(event.message)
+
+
+@pytest.fixture
+def cohort(tmp_path: Path) -> CohortPaths:
+    paths = new_cohort(tmp_path / "Kohorte é 患者 x")
+    for number in range(4):
+        add_case(
+            paths, f"P{number}", seed=number, keys=("gtv", "lung_right", "lung_left", *(["heart"] * (number == 1)))
+        )
+    return paths
+
+
+def _states(paths: CohortPaths, options: PreparationOptions = SMALL) -> dict[str, str]:
+    return {outcome.case: outcome.state for outcome in prepare(paths.root, options).outcomes}
+
+
+def _stamps(paths: CohortPaths) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in paths.cache.iterdir()}
+
+
+def test_each_case_gets_slices_in_int16_hu_and_uint8_bits_and_a_record(cohort: CohortPaths) -> None:
+    done = prepare(cohort.root, SMALL)
+    assert done.summary == {"prepared": 4, "kept": 0, "failed": 0, "train": 2, "val": 1, "test": 1}
+    assert cached_cases(cohort) == ("P0", "P1", "P2", "P3")
+    case = open_case(cohort, "P1")
+    assert (case.ct.dtype, case.ct.shape) == (np.int16, (6, 32, 32))
+    assert (case.structures.dtype, case.structures.shape) == (np.uint8, (6, 32, 32))
+    assert isinstance(case.ct, np.memmap)
+    assert not case.ct.flags.writeable
+    assert case.record.annotated == ("gtv", "lung_right", "lung_left", "heart")
+    plain = np.load(cohort.cached("P1").ct)
+    assert (plain == case.ct).all()
+
+
+def test_mean_and_standard_deviation_are_those_of_the_clipped_cached_voxels(cohort: CohortPaths) -> None:
+    options = PreparationOptions(slice_size=32, window=(-700, 250))
+    prepare(cohort.root, options)
+    for name in cached_cases(cohort):
+        case = open_case(cohort, name)
+        clipped = np.clip(np.asarray(case.ct, float), -700, 250)
+        assert case.record.mean == pytest.approx(clipped.mean(), rel=1e-9)
+        assert case.record.std == pytest.approx(clipped.std(), rel=1e-9)
+
+
+def test_counts_are_those_of_the_cached_slices(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    case = open_case(cohort, "P1")
+    bits = np.asarray(case.structures)
+    record = case.record
+    for k, key in enumerate(record.structures):
+        expected = ((bits >> (LABELS[key].label - 1)) & 1).sum(axis=(1, 2))
+        assert [row[k] for row in record.structure_counts] == expected.tolist()
+    painted = np.zeros_like(bits)
+    for key in LABELS.paint_order:
+        painted[(bits >> (LABELS[key].label - 1)) & 1 == 1] = LABELS[key].label
+    for z in range(len(bits)):
+        assert list(record.label_counts[z]) == np.bincount(painted[z].ravel(), minlength=8).tolist()
+    values, counts = np.unique(bits, return_counts=True)
+    assert record.bit_counts == dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def test_the_record_leads_back_to_the_grid_of_the_case(cohort: CohortPaths) -> None:
+    turned = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    _, bits = add_case(cohort, "sagittal", direction=turned, shape=(20, 36, 40))
+    prepare(cohort.root, PreparationOptions(slice_size=64))
+    case = open_case(cohort, "sagittal")
+    mapping = case.record.mapping
+    lungs = np.asarray(case.structures) & 12 != 0
+    back = mapping.full_volume(mapping.from_cache(lungs.astype(np.float32)) >= 0.5)
+    truth = bits & 12 != 0
+    assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.97
+    image = sitk.ReadImage(str(cohort.case("sagittal").ct))
+    assert case.record.native.size == image.GetSize()
+    assert case.record.native.direction == pytest.approx(image.GetDirection(), abs=1e-6)
+
+
+def test_a_second_call_does_only_what_is_new_or_changed(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    before = _stamps(cohort)
+    assert set(_states(cohort).values()) == {"kept"}
+    assert _stamps(cohort) == before
+    record = read_record(CaseRecord, cohort.case("P2").record)
+    write_record(record.model_copy(update={"fingerprint": "converted anew"}), cohort.case("P2").record)
+    os.utime(cohort.case("P3").structures, ns=(1, 1))
+    add_case(cohort, "new")
+    cohort.cached("P0").structures.write_bytes(b"cut off")
+    expected = {"P0": "prepared", "P1": "kept", "P2": "prepared", "P3": "prepared", "new": "prepared"}
+    assert _states(cohort) == expected
+    assert set(_states(cohort).values()) == {"kept"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"slice_size": 48},
+        {"window": (-900.0, 300.0)},
+        {"field_of_view": "body"},
+        {"label_resampling": "nearest"},
+    ],
+    ids=str,
+)
+def test_other_settings_make_the_cache_anew_and_stand_in_the_cohort(cohort: CohortPaths, change: dict) -> None:
+    prepare(cohort.root, SMALL)
+    options = PreparationOptions(**({"slice_size": 32} | change))
+    assert set(_states(cohort, options).values()) == {"prepared"}
+    record = read_record(CohortRecord, cohort.cohort)
+    (key, value), *_ = change.items()
+    assert getattr(record, key) == value
+    case = open_case(cohort, "P0")
+    assert case.ct.shape[1] == options.slice_size
+    assert getattr(case.record, key) == value
+
+
+def test_two_processes_make_the_same_cache_as_one(cohort: CohortPaths, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(cohort.root, other)
+    prepare(cohort.root, SMALL)
+    prepare(other, PreparationOptions(slice_size=32, jobs=2))
+    for name in cached_cases(cohort):
+        for mine, theirs in zip(cohort.cached(name).all, CohortPaths(other).cached(name).all, strict=True):
+            assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_a_case_that_is_gone_or_fails_leaves_the_cache(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    shutil.rmtree(cohort.case("P0").folder)
+    cohort.case("P1").ct.write_bytes(b"no volume")
+    heard = Listener()
+    done = prepare(cohort.root, SMALL, heard)
+    assert cached_cases(cohort) == ("P2", "P3")
+    assert not list(cohort.cache.glob("P0*")) + list(cohort.cache.glob("P1*"))
+    assert done.count("failed") == 1
+    assert any(event.subject == "P1" and "ct.nii.gz" in event.message for event in heard.warned)
+    named = next(part for part in ("train", "val", "test") if {"P0", "P1"} & set(read_split(cohort, part)))
+    with pytest.raises(BadInputError, match="not in the cache"):
+        open_split(cohort, named)
+
+
+def test_splits_are_kept_completed_and_made_anew_only_when_asked(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    text = {part: cohort.split(part).read_text() for part in ("train", "val", "test")}
+    prepare(cohort.root, PreparationOptions(slice_size=32, seed=7, stratify=False))
+    assert {part: cohort.split(part).read_text() for part in text} == text
+    for number in range(10):
+        add_case(cohort, f"Q{number}")
+    heard = Listener()
+    prepare(cohort.root, SMALL, heard)
+    for part, old in text.items():
+        assert cohort.split(part).read_text().startswith(old)
+    assert any("has grown" in line for line in heard.logged)
+    fresh = prepare(cohort.root, PreparationOptions(slice_size=32, seed=7, new_splits=True))
+    assert [len(fresh.split.part(part)) for part in ("train", "val", "test")] == [9, 2, 3]
+
+
+def test_the_disk_need_is_told_before_anything_is_done(cohort: CohortPaths) -> None:
+    heard = Listener()
+    prepare(cohort.root, SMALL, heard)
+    assert "of disk" in heard.logged[0]
+    assert heard.progressed[0].done == 0
+    assert "of disk" in heard.progressed[0].message
+
+
+def test_too_little_free_disk_is_refused_before_anything_is_written(
+    cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")  # noqa: PYI024 - the shape of shutil's own
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 1000))
+    before = cohort.cohort.read_bytes()
+    with pytest.raises(StorageError, match=r"needs .* but only"):
+        prepare(cohort.root, SMALL)
+    assert not cohort.cache.exists()
+    assert cohort.cohort.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_on_the_way_ends_the_work_with_a_sentence(
+    cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(stream: object, array: np.ndarray) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("LungSegmentationLib.cohort.slicing.np.save", full)
+    with pytest.raises(StorageError, match="disk is full"):
+        prepare(cohort.root, SMALL)
+    assert cached_cases(cohort) == ()
+    assert not list(cohort.cache.iterdir())
+
+
+def test_a_stop_keeps_what_is_finished_and_the_next_call_completes_it(cohort: CohortPaths) -> None:
+    with pytest.raises(CancelledError):
+        prepare(cohort.root, SMALL, Listener(stop_after=2))
+    finished = cached_cases(cohort)
+    assert 0 < len(finished) < 4
+    states = _states(cohort)
+    assert {name for name, state in states.items() if state == "kept"} == set(finished)
+
+
+def test_killed_at_any_moment_no_partial_case_is_seen_and_the_next_call_completes_it(cohort: CohortPaths) -> None:
+    for number in range(20):
+        add_case(cohort, f"K{number:02d}", shape=(12, 64, 64), seed=number)
+    command = [
+        sys.executable,
+        "-m",
+        "LungSegmentationLib",
+        "prepare",
+        str(cohort.root),
+        "--slice-size",
+        "256",
+        "--events",
+    ]
+    for wanted in (1, 5, 9):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout is not None
+        seen = 0
+        for line in process.stdout:
+            seen += '"stage":"prepare"' in line
+            if seen > wanted:
+                break
+        process.send_signal(signal.SIGKILL if os.name == "posix" else signal.SIGTERM)
+        process.communicate()
+        for name in cached_cases(cohort):
+            case = open_case(cohort, name)
+            assert case.ct.shape == case.structures.shape == case.record.shape
+    done = prepare(cohort.root)
+    assert done.count("failed") == 0
+    assert len(cached_cases(cohort)) == 24
+    assert not list(cohort.cache.glob(".partial-*"))
+
+
+def test_the_cache_stays_below_200_kilobytes_a_slice(cohort: CohortPaths) -> None:
+    prepare(cohort.root)
+    for name in cached_cases(cohort):
+        files = cohort.cached(name).all
+        assert sum(file.stat().st_size for file in files) <= 200_000 * len(open_case(cohort, name))
+
+
+def test_a_cached_case_can_be_sent_to_another_process(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    case = open_case(cohort, "P2")
+    first = case.ct[0].copy()
+    sent = pickle.dumps(case)
+    assert len(sent) < 20_000
+    assert (pickle.loads(sent).ct[0] == first).all()
+
+
+def test_a_split_opens_in_the_order_of_its_file(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    cohort.split("train").write_text("P3\nP0\nP1\n")
+    cohort.split("val").write_text("P2\n")
+    cohort.split("test").write_text("")
+    assert [case.name for case in open_split(cohort, "train")] == ["P3", "P0", "P1"]
+    assert open_split(cohort, "test") == []
+
+
+def _damage_cut(files) -> None:
+    files.ct.write_bytes(files.ct.read_bytes()[:-100])
+
+
+def _damage_longer(files) -> None:
+    files.ct.write_bytes(files.ct.read_bytes() + b"\0")
+
+
+def _damage_empty(files) -> None:
+    files.structures.write_bytes(b"")
+
+
+def _damage_missing(files) -> None:
+    files.structures.unlink()
+
+
+def _damage_kind(files) -> None:
+    np.save(files.ct, np.zeros((6, 32, 32), np.float32))
+
+
+def _damage_shape(files) -> None:
+    np.save(files.structures, np.zeros((5, 32, 32), np.uint8))
+
+
+def _damage_pickle(files) -> None:
+    np.save(files.ct, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+
+
+def _damage_record(files) -> None:
+    files.record.write_text(files.record.read_text()[:-30])
+
+
+def _damage_other(files) -> None:
+    files.record.write_text(files.record.read_text().replace('"case": "P0"', '"case": "P1"'))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _damage_cut,
+        _damage_longer,
+        _damage_empty,
+        _damage_missing,
+        _damage_kind,
+        _damage_shape,
+        _damage_pickle,
+        _damage_record,
+        _damage_other,
+    ],
+)
+def test_a_damaged_cache_is_refused_in_a_sentence_and_mended_by_the_next_call(cohort: CohortPaths, damage) -> None:
+    prepare(cohort.root, SMALL)
+    damage(cohort.cached("P0"))
+    with pytest.raises(BadInputError, match="P0"):
+        open_case(cohort, "P0")
+    assert _states(cohort)["P0"] == "prepared"
+    open_case(cohort, "P0")
+
+
+def test_slices_of_a_case_that_was_converted_anew_are_refused(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    record = read_record(CaseRecord, cohort.case("P0").record)
+    write_record(record.model_copy(update={"fingerprint": "other"}), cohort.case("P0").record)
+    with pytest.raises(BadInputError, match="converted anew"):
+        open_case(cohort, "P0")
+
+
+def test_a_cache_taken_elsewhere_without_its_cases_still_opens(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    shutil.rmtree(cohort.cases)
+    assert len(open_split(cohort, "train")) == 2
+
+
+def test_slices_of_an_interrupted_change_of_settings_are_refused(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    record = read_record(CohortRecord, cohort.cohort)
+    write_record(record.model_copy(update={"slice_size": 64}), cohort.cohort)
+    with pytest.raises(BadInputError, match="other settings"):
+        open_case(cohort, "P0")
+
+
+def test_what_is_not_prepared_says_how_to_prepare_it(cohort: CohortPaths, tmp_path: Path) -> None:
+    for call in (lambda: open_case(cohort, "P0"), lambda: open_split(cohort, "train")):
+        with pytest.raises(LungSegError, match="lungseg prepare"):
+            call()
+    with pytest.raises(BadInputError, match="no cohort"):
+        prepare(tmp_path / "nothing here")
+    with pytest.raises(BadInputError, match="no finished case"):
+        prepare(new_cohort(tmp_path / "empty").root)
+    with pytest.raises(BadInputError, match="nobody"):
+        prepare(cohort.root, SMALL)
+        open_case(cohort, "nobody")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slice_size": 0},
+        {"slice_size": 100},
+        {"slice_size": 4096},
+        {"window": (400, -1000)},
+        {"window": (float("nan"), 1)},
+        {"window": (-2000, 400)},
+        {"field_of_view": "head"},
+        {"label_resampling": "linear"},
+        {"jobs": 0},
+        {"ratios": (0.5, 0.1, 0.1)},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_meant_are_refused(wrong: dict) -> None:
+    with pytest.raises(UsageError):
+        PreparationOptions(**wrong)
+
+
+def test_a_volume_that_does_not_fit_its_case_fails_that_case_alone(cohort: CohortPaths) -> None:
+    ct = sitk.ReadImage(str(cohort.case("P0").ct))
+    ct.SetOrigin((5.0, 5.0, 5.0))
+    sitk.WriteImage(ct, str(cohort.case("P0").ct))
+    half = sitk.Cast(sitk.ReadImage(str(cohort.case("P1").structures)), sitk.sitkFloat32)
+    half[0, 0, 0] = 0.5
+    sitk.WriteImage(half, str(cohort.case("P1").structures))
+    foreign = sitk.ReadImage(str(cohort.case("P2").structures))
+    foreign[0, 0, 0] = 200
+    sitk.WriteImage(foreign, str(cohort.case("P2").structures))
+    reasons = {o.case: o.failure.reason for o in prepare(cohort.root, SMALL).outcomes if o.failure}
+    assert "grid" in reasons["P0"]
+    assert "whole numbers" in reasons["P1"]
+    assert "200" in reasons["P2"]
+    assert set(reasons) == {"P0", "P1", "P2"}
+
+
+def test_a_ct_with_holes_that_are_no_numbers_is_refused(cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def holes(path: Path) -> sitk.Image:
+        # NIfTI readers put 0 in their place; other formats keep them.
+        image = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32)
+        image[0, 0, 0] = float("nan")
+        return image
+
+    monkeypatch.setattr("LungSegmentationLib.cohort.slicing.read_volume", holes)
+    with pytest.raises(BadInputError, match="no numbers"):
+        prepare(cohort.root, SMALL)
+
+
+def test_nothing_left_at_all_is_an_error_with_the_first_reason(tmp_path: Path) -> None:
+    paths = new_cohort(tmp_path / "c")
+    add_case(paths, "only")
+    paths.case("only").ct.write_bytes(b"")
+    with pytest.raises(BadInputError, match="only"):
+        prepare(paths.root, SMALL)
+
+
+def test_a_case_of_one_slice_and_one_of_empty_air_are_prepared(tmp_path: Path) -> None:
+    paths = new_cohort(tmp_path / "c")
+    add_case(paths, "thin", shape=(1, 40, 40), keys=())
+    ct, _ = add_case(paths, "air", keys=())
+    image = sitk.ReadImage(str(paths.case("air").ct))
+    sitk.WriteImage(image * 0 - 1024, str(paths.case("air").ct))
+    heard = Listener()
+    prepare(paths.root, PreparationOptions(slice_size=32, field_of_view="body"), heard)
+    assert open_case(paths, "thin").ct.shape == (1, 32, 32)
+    assert read_cache_record(paths, "air").std == 0.0
+    assert any(event.subject == "air" for event in heard.warned)
+    assert ct.shape == (6, 40, 40)
+
+
+def test_a_structure_that_vanishes_in_small_slices_is_named(tmp_path: Path) -> None:
+    paths = new_cohort(tmp_path / "c")
+    add_case(paths, "fine", shape=(4, 256, 256), keys=())
+    bits = np.zeros((4, 256, 256), np.uint8)
+    bits[2, 100, 100] = 64
+    record = read_record(CaseRecord, paths.case("fine").record)
+    sitk.WriteImage(record.geometry.grid.image(bits), str(paths.case("fine").structures))
+    write_record(record.model_copy(update={"annotated": ("spinal_cord",)}), paths.case("fine").record)
+    heard = Listener()
+    prepare(paths.root, SMALL, heard)
+    assert any("spinal cord" in event.message for event in heard.warned)
+
+
+def test_the_command_prepares_a_converted_cohort_and_draws_its_pictures(tmp_path: Path) -> None:
+    make_phantoms(tmp_path, 3, 11, options=PhantomOptions(in_plane=64, slices=8))
+    convert(tmp_path / "dicom", tmp_path / "cohort")
+    assert preparation_figures(tmp_path / "cohort") == []
+    command = [sys.executable, "-m", "LungSegmentationLib", "prepare", str(tmp_path / "cohort"), "--slice-size", "64"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == ExitCode.DONE, run.stderr
+    assert "3 prepared, 0 kept, 0 failed, 1 train, 1 val, 1 test" in run.stdout
+    run = subprocess.run([*command, "--window", "400", "-1000"], capture_output=True, text=True, check=False)
+    assert run.returncode == ExitCode.USAGE
+    made = preparation_figures(tmp_path / "cohort")
+    assert [path.name for path in made] == [
+        "phase3_normalization.png",
+        "phase4_dataset_pytorch.png",
+        "dataset_statistics.png",
+    ]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+@pytest.mark.realdata
+def test_a_real_patient_keeps_his_volumes_and_comes_back_from_256_pixels(data: Path, tmp_path: Path) -> None:
+    convert(data / "rt_lung1-002", tmp_path / "cohort")
+    prepare(tmp_path / "cohort")
+    paths = CohortPaths(tmp_path / "cohort")
+    (name,) = cached_cases(paths)
+    case = open_case(paths, name)
+    native = sitk.GetArrayFromImage(sitk.ReadImage(str(paths.case(name).structures)))
+    bars = {"lung_right": 0.97, "lung_left": 0.97, "heart": 0.97, "esophagus": 0.90, "spinal_cord": 0.90}
+    mapping = case.record.mapping
+    for key, bar in bars.items():
+        bit = 1 << (LABELS[key].label - 1)
+        truth = mapping.reorientation.apply(native) & bit != 0
+        cached = np.asarray(case.structures) & bit != 0
+        both = total = 0
+        for z in np.flatnonzero(cached.any(axis=(1, 2)) | truth.any(axis=(1, 2))):
+            back = mapping.from_cache(cached[z].astype(np.float32)) >= 0.5
+            both += int((back & truth[z]).sum())
+            total += int(back.sum())
+        volume = int(truth.sum())
+        assert 2 * both / (total + volume) >= bar, key
+        assert total / volume == pytest.approx(1.0, abs=0.01), key
