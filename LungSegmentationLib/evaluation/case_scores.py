@@ -86,11 +86,14 @@ class Confusion:
         Keys of the reference's structures and of the prediction's; both end with ``""``, which is none of them.
     volumes
         float64 (rows, columns).
+    totals
+        Volume of each row's structure, float64 (rows); a row sums up to more where predicted structures overlap.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     volumes: NDArray[np.float64]
+    totals: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -231,8 +234,9 @@ def _confusion(
         members = layers.members(keys)
         none = ~members.any(axis=1, keepdims=True)
         sides.append(np.hstack([members, none]).astype(np.int64))
-    counts = sides[0].T @ pairs @ sides[1]
-    return Confusion((*rows, ""), (*columns, ""), np.asarray(counts * voxel_volume, np.float64))
+    volumes = np.asarray(sides[0].T @ pairs @ sides[1] * voxel_volume, np.float64)
+    totals = np.asarray(sides[0].T @ pairs.sum(axis=1) * voxel_volume, np.float64)
+    return Confusion((*rows, ""), (*columns, ""), volumes, totals)
 
 
 def _boxes(layers: Layers, keys: Sequence[str]) -> dict[str, Box | None]:

@@ -162,9 +162,10 @@ def joined_confusion(cases: Iterable[CaseScores], label_set: LabelSet) -> Confus
     tables = [case.confusion for case in cases]
     rows = [key for key in label_set.keys if any(key in table.rows for table in tables)] + [""]
     columns = [key for key in label_set.keys if any(key in table.columns for table in tables)] + [""]
-    total = np.zeros((len(rows), len(columns)))
+    volumes, totals = np.zeros((len(rows), len(columns))), np.zeros(len(rows))
     for table in tables:
         row_places = [rows.index(key) for key in table.rows]
         column_places = [columns.index(key) for key in table.columns]
-        total[np.ix_(row_places, column_places)] += table.volumes
-    return Confusion(tuple(rows), tuple(columns), total)
+        volumes[np.ix_(row_places, column_places)] += table.volumes
+        totals[row_places] += table.totals
+    return Confusion(tuple(rows), tuple(columns), volumes, totals)

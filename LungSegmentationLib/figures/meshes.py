@@ -27,6 +27,9 @@ FAR_MM = 10.0
 _ACROSS = 28.0
 """Steps across a structure of the same volume as a cube: enough to see its shape, few enough for a browser."""
 
+_OPACITY = {"GTV": 0.9}
+"""By RT ROI interpreted type: what lies innermost is drawn densest."""
+
 _SYNC = """
 const plot = document.getElementById('{plot_id}');
 let busy = false;
@@ -145,15 +148,21 @@ def write_meshes(
             figure.add_trace(
                 go.Mesh3d(
                     x=x, y=y, z=z, i=i, j=j, k=k, scene=scene, name=structure.name + only, color=color,
-                    opacity=0.45 if structure.interpreted_type == "ORGAN" else 0.8,
+                    opacity=_OPACITY.get(structure.interpreted_type, 0.4),
                     legendgroup=key, showlegend=side == 0 or not both,
                     hoverinfo="name" if side == 0 else None, flatshading=False,
                     lighting={"ambient": 0.55, "diffuse": 0.7, "specular": 0.15}, **options,
                 )
             )  # fmt: skip
     traces = [place for place, trace in enumerate(figure.data) if trace.scene == "scene2"]
-    _lay_out(figure, case, traces, flat)
-    html = figure.to_html(include_plotlyjs=True, full_html=True, post_script=_SYNC, config={"displaylogo": False})
+    _lay_out(figure, case, traces, flat, _ranges([*reference.values(), *prediction.values()]))
+    html = figure.to_html(
+        include_plotlyjs=True,
+        full_html=True,
+        post_script=_SYNC,
+        config={"displaylogo": False},
+        default_height="96vh",
+    )
     title = f"<title>{_escaped(case)}: reference and prediction</title>"
     write_text(path, html.replace("<head>", f"<head>{title}", 1))
     return path
@@ -168,11 +177,23 @@ def _distances(mesh: Mesh, reference: Mesh | None) -> NDArray[np.float32]:
     return np.asarray(cKDTree(reference.vertices).query(mesh.vertices)[0], np.float32)
 
 
-def _lay_out(figure: Any, case: str, traces: list[int], flat: list[Any]) -> None:
-    axis = {"visible": False, "showspikes": False}
+def _ranges(meshes: list[Mesh]) -> list[list[float]]:
+    """Return the ends of x, y and z in mm: the same in both views, so that one size is one size."""
+    if not meshes:
+        return [[0.0, 1.0]] * 3
+    low = np.min([mesh.vertices.min(axis=0) for mesh in meshes], axis=0)
+    high = np.max([mesh.vertices.max(axis=0) for mesh in meshes], axis=0)
+    return [[float(a) - 1, float(b) + 1] for a, b in zip(low, high, strict=True)]
+
+
+def _lay_out(figure: Any, case: str, traces: list[int], flat: list[Any], ranges: list[list[float]]) -> None:
     # LPS seen from the front: the patient's head up, the right side on the left.
     camera = {"eye": {"x": 0.0, "y": -1.9, "z": 0.25}, "up": {"x": 0, "y": 0, "z": 1}}
-    scene = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "data", "camera": camera}
+    axes = {
+        name: {"visible": False, "showspikes": False, "range": limits}
+        for name, limits in zip(("xaxis", "yaxis", "zaxis"), ranges, strict=True)
+    }
+    scene = {**axes, "aspectmode": "data", "camera": camera}
     width = 0.49
     figure.update_layout(
         title={"text": f"{_escaped(case)}: reference (left) and prediction (right)", "x": 0.5},

@@ -35,9 +35,10 @@ RANKS = {
     "evaluation": 9,
     "figures": 9,
     "listing": 9,
-    "demonstration": 10,
-    "cli": 11,
-    "__main__": 12,
+    "assessment": 10,
+    "demonstration": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 GROUND = 3
 BESIDE = {"jobs": GROUND, "phantom": RANKS["dicom"]}
