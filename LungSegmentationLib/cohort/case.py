@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from LungSegmentationLib.cohort.paths import CasePaths
     from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.labels import LabelSet
-    from LungSegmentationLib.structures import Mask
 
 __all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "roi_infos", "write_structures"]
 
@@ -235,8 +234,8 @@ def _side_warnings(structures: StructureMap, ct: CTVolume) -> list[str]:
         partner = structures.label_set.mirrored(structure.key)
         if structure.modifier is None or structure.modifier.meaning != "Right" or partner is structure:
             continue
-        right, left = structures.mask(structure.key), structures.mask(partner.key)
-        if right.any() and left.any() and _mean_x(right, ct) > _mean_x(left, ct):
+        right, left = structures.box(structure.key), structures.box(partner.key)
+        if right is not None and left is not None and _middle_x(right, ct) > _middle_x(left, ct):
             warnings.append(
                 f"The {structure.name} lies to the patient's left of the {partner.name}: the ROI names or the images "
                 "are exchanged. Look at this case before you use it."
@@ -244,10 +243,9 @@ def _side_warnings(structures: StructureMap, ct: CTVolume) -> list[str]:
     return warnings
 
 
-def _mean_x(mask: Mask, ct: CTVolume) -> float:
-    """Return the middle of a structure along LPS x, mm; its box is enough to tell a right lung from a left one."""
-    spans = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    z, y, x = (float(span[0] + span[-1]) / 2 for span in spans)
+def _middle_x(box: tuple[slice, slice, slice], ct: CTVolume) -> float:
+    """Return the middle of a box along LPS x, mm: enough to tell a right lung from a left one."""
+    z, y, x = (float(span.start + span.stop - 1) / 2 for span in box)
     return float(ct.grid.to_physical([[x, y, z]])[0, 0])
 
 

@@ -103,6 +103,18 @@ def test_every_mask_comes_back_as_it_was_drawn(drawn: tuple[tuple[int, int, int]
 
 
 @given(_masks())
+def test_the_box_of_a_structure_ends_at_its_outermost_voxels(
+    drawn: tuple[tuple[int, int, int], dict[str, np.ndarray]],
+) -> None:
+    shape, masks = drawn
+    joined = StructureMap.from_masks(THORAX, masks, shape)
+    for key in THORAX.keys:
+        places = np.argwhere(masks.get(key, np.zeros(shape, bool)))
+        expected = tuple(map(slice, places.min(0), places.max(0) + 1)) if len(places) else None
+        assert joined.box(key) == expected
+
+
+@given(_masks())
 def test_a_label_map_is_the_masks_painted_one_over_the_other(
     drawn: tuple[tuple[int, int, int], dict[str, np.ndarray]],
 ) -> None:
