@@ -87,10 +87,13 @@ def _read(text: bytes) -> Floats:
     negative = (places[0] == ord("-")) & inside[0]
     signed = ((places[0] == ord("+")) & inside[0]) | negative
     whole = np.zeros(len(starts))
-    for digit, factor in zip(digits * is_digit, is_digit * np.uint8(9) + np.uint8(1), strict=True):
-        whole *= factor
-        whole += digit
-    behind = _count(is_digit & np.logical_or.accumulate(is_point))
+    behind = np.zeros(len(starts), np.uint8)
+    after_point = np.zeros(len(starts), np.bool_)
+    for digit, valid, point in zip(digits, is_digit, is_point, strict=True):
+        whole *= valid * np.uint8(9) + np.uint8(1)
+        whole += digit * valid
+        after_point |= point
+        behind += after_point & valid
     values = whole / _POWERS[behind]
     np.negative(values, out=values, where=negative)
     digit_count, point_count = _count(is_digit), _count(is_point)
