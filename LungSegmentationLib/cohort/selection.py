@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from LungSegmentationLib.dicom.roi_names import RoiInfo, assign
-from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
+from LungSegmentationLib.errors import LungSegError, UsageError
 from LungSegmentationLib.storage import safe_name
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases", "volume_key"]
+__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases", "roi_infos", "volume_key"]
 
 CtChoice = Literal["all", "most-slices", "newest"]
 CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
@@ -197,8 +198,14 @@ def _best_rtstruct(
     def by_date(choice: tuple[Link, tuple[str, ...]]) -> tuple[str, str]:
         return choice[0].rtstruct.date or "", choice[0].rtstruct.sop_instance_uid
 
+    if len(choices) == 1:
+        return choices[0], []
     if rule == "most-structures":
-        ordered = sorted(choices, key=lambda c: (structure_count(c[0].rtstruct), *by_date(c)), reverse=True)
+        ordered = sorted(
+            choices,
+            key=lambda c: (structure_count(c[0].rtstruct), -_LINK_RANK[c[0].by], *by_date(c)),
+            reverse=True,
+        )
     elif rule in {"newest", "oldest"}:
         ordered = sorted(choices, key=by_date, reverse=rule == "newest")
     else:
@@ -239,8 +246,21 @@ def _choose_cts(candidates: list[_Candidate], rule: str) -> tuple[list[_Candidat
 
 
 def _structure_count(file: RTStructFile, label_set: LabelSet, rules: RoiRules) -> int:
-    infos = [RoiInfo(number, name, contour_count=1) for number, name in enumerate(file.roi_names)]
-    return len(assign(infos, label_set, rules).structures())
+    """Return how many structures are drawn, not only named: a template names all and draws none."""
+    try:
+        rtstruct = read_rtstruct(file.path)
+    except LungSegError:
+        # It cannot be converted either; if it is the only one, that says why.
+        return 0
+    return len(assign(roi_infos(rtstruct), label_set, rules).structures())
+
+
+def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
+    """Return what the ROI rules need to know of each ROI; only contours that enclose an area count."""
+    return [
+        RoiInfo(roi.number, roi.name, roi.interpreted_type, sum(contour.encloses for contour in roi.contours))
+        for roi in rtstruct.rois
+    ]
 
 
 def _name(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from rtstruct_files import contour_item, save, square, structure_set
 
 from LungSegmentationLib.cohort.selection import Plan, plan_cases
 from LungSegmentationLib.dicom.roi_names import load_roi_rules
@@ -12,6 +16,8 @@ from LungSegmentationLib.dicom.series import CTSeries, Link, LinkedBy, Patient, 
 from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.labels import load_label_set
 
+FILES = Path(tempfile.mkdtemp(prefix="lungseg-selection-"))
+atexit.register(shutil.rmtree, FILES, ignore_errors=True)
 LABELS, RULES = load_label_set(), load_roi_rules()
 FULL = ("GTV-1", "Lung L", "Lung R", "Heart", "Spinal cord")
 
@@ -37,8 +43,12 @@ def ct(uid: str, slices: int = 100, patient: str = "P", date: str = "20200101") 
     )
 
 
-def rtstruct(uid: str, rois: tuple[str, ...] = FULL, date: str = "20200101", label: str = "PLAN") -> RTStructFile:
-    return RTStructFile(Path(f"{uid}.dcm"), uid, f"s{uid}", "study", "P", "N", label, date, ("F",), (), rois)
+def rtstruct(
+    uid: str, rois: tuple[str, ...] = FULL, date: str = "20200101", label: str = "PLAN", drawn: bool = True
+) -> RTStructFile:
+    contours = [contour_item(square(0.0))] if drawn else []
+    file = save(structure_set(dict.fromkeys(rois, contours)), FILES / f"{uid}.dcm")
+    return RTStructFile(file, uid, f"s{uid}", "study", "P", "N", label, date, ("F",), (), rois)
 
 
 def patient(series: list[CTSeries], links: list[tuple[RTStructFile, CTSeries, LinkedBy]], name: str = "P") -> Patient:
@@ -94,6 +104,18 @@ def test_of_several_rtstructs_the_asked_one_is_taken_with_a_warning(rule: str, e
     assert taken(made) == [("a", expected)]
     assert any("3 RTSTRUCTs" in warning for warning in made.cases[0].warnings)
     assert len(made.skipped) == 2
+
+
+def test_an_rtstruct_that_draws_beats_one_that_only_names_the_structures() -> None:
+    a = ct("a")
+    files = [rtstruct("template", FULL, "20220101", drawn=False), rtstruct("drawn", ("GTV-1",), "20200101")]
+    assert taken(plan(patient([a], [(file, a, "reference") for file in files]))) == [("a", "drawn")]
+
+
+def test_among_equals_the_rtstruct_whose_references_resolve_is_taken() -> None:
+    a = ct("a")
+    near, sure = rtstruct("near", FULL, "20220101"), rtstruct("sure", FULL, "20200101")
+    assert taken(plan(patient([a], [(near, a, "geometry"), (sure, a, "reference")]))) == [("a", "sure")]
 
 
 def test_among_rtstructs_with_equally_many_structures_the_newest_is_taken() -> None:
