@@ -216,7 +216,7 @@ def test_a_field_moves_the_contours_and_not_the_voxels(tmp_path: Path) -> None:
     distance = 8.4 - np.hypot(rows - 17.2, columns - 14.9)
     mask = np.broadcast_to(distance > 0, ct.grid.shape)
     structures = StructureMap.from_masks(result_files.anatomy().label_set, {"heart": mask}, ct.grid.shape)
-    path = write_rtstruct(structures, source, tmp_path / "rs.dcm", keys=["heart"], field=lambda key, index: distance)
+    path = write_rtstruct(structures, source, tmp_path / "rs.dcm", keys=["heart"], field=lambda *_: distance)
     (roi,) = read_rtstruct(path).rois
     for contour in roi.contours:
         index = ct.grid.to_index(contour.points)
