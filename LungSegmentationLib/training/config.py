@@ -237,6 +237,9 @@ class TrainingConfig(_Settings):
             If the file cannot be read, or a setting is unknown or wrong: with what would be right.
         """
         values: dict[str, Any] = dict(base or {})
+        if "overlap" in values and isinstance(values.get("loss"), Mapping):
+            # So that a change of either name changes the one setting.
+            values["loss"] = {name: value for name, value in values["loss"].items() if name != "overlap"}
         if file is not None:
             _merge(values, _read(file))
         for text in settings:

@@ -208,7 +208,7 @@ class SegmentationTask:
     def validate(self, forward: Forward, device: torch.device, processes: Processes, reporter: Reporter) -> Validation:
         """Return loss and Dice per structure and patient volume; each process takes every n-th case."""
         cases = range(processes.rank, len(self.val.cases), processes.world)
-        work = [(case, span) for case in cases for span in spans(self.val.span(case), self.config.batch_size)]
+        work = [(case, span) for case in cases for span in spans(self.val.span(case))]
         self._loss.to(device).eval()
         counts = {case: torch.zeros(len(self.structures), 3, dtype=torch.int64, device=device) for case in cases}
         losses: dict[int, list[Tensor]] = {case: [] for case in cases}
@@ -217,7 +217,7 @@ class SegmentationTask:
                 slices = gathered.to(device)
                 images = scale_window(slices.hounsfield, self.preprocessing.window)
                 images, target, annotated = self._ready(images, slices.bits, slices.annotated, slices)
-                logits = logits_in_parts(forward, images)
+                logits = logits_in_parts(forward, images, self.config.batch_size)
                 losses[case].append(self._loss(logits, target, annotated).total.double() * len(span))
                 counts[case] += count_overlap(logits, target, self.config.overlap)
                 if processes.first:

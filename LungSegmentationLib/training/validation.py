@@ -16,6 +16,10 @@ from LungSegmentationLib.training.task import Forward, Validation
 
 __all__ = ["CaseResult", "count_overlap", "join_results", "logits_in_parts", "spans"]
 
+GROUP = 8
+"""Slices that the validation loss takes together. Always so many, as the region loss depends on it: losses of trainings
+with other batches, or several processes, can be compared."""
+
 
 @dataclass(frozen=True)
 class CaseResult:
@@ -93,9 +97,9 @@ def join_results(results: Sequence[CaseResult], structures: Sequence[str]) -> Va
     )
 
 
-def logits_in_parts(forward: Forward, images: Tensor) -> Tensor:
-    """Return the logits of a batch, computed in as many parts as memory asks for; the result is the same."""
-    parts = 1
+def logits_in_parts(forward: Forward, images: Tensor, most: int) -> Tensor:
+    """Return the logits of a batch, computed ``most`` samples at a time, or fewer where memory is short."""
+    parts = -(-len(images) // most)
     while True:
         try:
             return torch.cat([_first(forward(part)).float() for part in images.tensor_split(parts)])
@@ -111,7 +115,7 @@ def _first(outputs: Tensor | list[Tensor]) -> Tensor:
     return outputs if isinstance(outputs, Tensor) else outputs[0]
 
 
-def spans(case: range, size: int) -> Iterator[range]:
-    """Cut a case's slices into batches."""
-    for start in range(case.start, case.stop, size):
-        yield range(start, min(start + size, case.stop))
+def spans(case: range) -> Iterator[range]:
+    """Cut a case's slices into groups; the last one may be smaller."""
+    for start in range(case.start, case.stop, GROUP):
+        yield range(start, min(start + GROUP, case.stop))

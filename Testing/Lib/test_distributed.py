@@ -1,0 +1,109 @@
+"""Two processes that train together learn what one does with the batch of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_files import TINY, Recorder, write_cohort
+
+from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.networks.model_file import load_model
+from LungSegmentationLib.training.command import plan_training, train
+from LungSegmentationLib.training.distributed import Launch, Processes, launched
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Seven slices a case and three cases: steps of 8, 8 and 5 samples, shared unevenly; the norm does not mix samples.
+SETTINGS = (*TINY, "epochs=3", "augmentation=default", "network.widths=[4,8,8]", "ema=0.9", "gradient_clip=5")
+
+
+def together(root: Path, run: str, *settings: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = [part for setting in settings for part in ("--set", setting)]
+    command = ["torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
+    # torchrun takes --run for an abbreviation of its own --run-path (Python 3.11), -r it leaves alone.
+    return subprocess.run(
+        [sys.executable, "-m", *command, "-m", "LungSegmentationLib", "train", str(root), "-r", run, "--events"]
+        + (chosen or ["--resume"]),
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def events(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def losses(said: list[dict[str, object]]) -> list[object]:
+    return [value for event in said if event["event"] == "epoch" for value in (event["train_loss"], event["val_loss"])]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> CohortPaths:
+    return write_cohort(tmp_path_factory.mktemp("two") / "cohort", ("a", "b", "d"), ("c", "e", "f"), slices=7)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_curve_of_one_with_the_double_batch(cohort: CohortPaths) -> None:
+    alone = Recorder()
+    train(plan_training(cohort.root, "alone", settings=(*SETTINGS, "batch_size=8")), alone)
+    done = together(cohort.root, "two", *SETTINGS, "batch_size=4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = events(done.stdout)
+    expected = [loss for pair in alone.losses for loss in pair]
+    assert losses(said) == pytest.approx(expected, abs=1e-4)
+    dice = [event["dice"] for event in said if event["event"] == "epoch"]
+    assert dice[-1] == pytest.approx(alone.epochs[-1].dice, abs=2e-3)
+
+    # One process reports and writes, once.
+    assert [event["event"] for event in said].count("started") == 1
+    assert [event["event"] for event in said][-1] == "finished"
+    written = events((cohort.run("two").folder / "events.jsonl").read_text())
+    assert losses(written) == losses(said)
+
+    one, two = (load_model(cohort.run(name).model)[0].state_dict() for name in ("alone", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-3) for name in one)
+
+    # They can go on together, and one alone is told that it cannot.
+    more = together(cohort.root, "two")
+    assert more.returncode == 0, more.stderr[-2000:]
+    refused = plan_training(cohort.root, "two", settings=["epochs=4"], resume=True)
+    from LungSegmentationLib.errors import BadInputError
+
+    with pytest.raises(BadInputError, match=r"2 process\(es\), now there are 1"):
+        train(refused, Recorder())
+
+
+def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert launched() == Launch(0, 1, 0)
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert launched() == Launch(3, 4, 1)
+    monkeypatch.setenv("RANK", "x")
+    with pytest.raises(UsageError, match="torchrun"):
+        launched()
+
+
+def test_one_process_alone_needs_nobody() -> None:
+    alone = Processes()
+    network = torch.nn.Linear(1, 1)
+    assert alone.first
+    assert alone.largest(2) == 2
+    assert alone.gathered("x") == ["x"]
+    assert alone.wrap(network, torch.device("cpu")) is network
