@@ -189,7 +189,7 @@ def _tiles(evaluation: Evaluation) -> str:
     ]
     body = "".join(f'<div class="tile"><b>{value}</b><span>{escape(word)}</span></div>' for value, word in tiles)
     source = evaluation.expected.source
-    said = f'<p class="soft">{escape(source)}: the ranges in gray.</p>' if source else ""
+    said = f'<p class="soft">Gray ranges: {escape(source)}.</p>' if source else ""
     return f'<div class="tiles">{body}</div>{said}'
 
 

@@ -31,7 +31,7 @@ _OUTCOMES = {
     Outcome.BOTH_EMPTY: "absent on both sides",
 }
 _BY_NAME = {metric.name: metric for metric in METRICS}
-_WIDTH, _HEIGHT = 240, 24
+_WIDTH, _HEIGHT = 200, 24
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -59,8 +59,8 @@ def structure_table(
     summary: Summary, cases: Sequence[CaseScores], expected: ExpectedScores, label_set: LabelSet, linked: set[str]
 ) -> str:
     """Return one row a structure: Dice against what is expected, distances, volumes, worst case."""
-    header = ["Structure", "Cases", "Dice", "Mean ± SD", "Median", "Expected", "", "HD95, mm", "Mean distance, mm"]
-    header += ["Surface Dice", "Volume difference, cc", "Worst case"]
+    header = ["Structure", "Cases", "Dice", "Mean ± SD", "Median", "Expected", "HD95, mm", "Mean dist., mm"]
+    header += ["Surface Dice", "Volume diff., cc", "Worst case"]
     rows = []
     for one in summary.structures:
         dice = one.spreads.get("dice")
@@ -76,8 +76,7 @@ def structure_table(
                 _strip(dice, values, limits),
                 f"{dice.mean:.3f}" + (f" ± {dice.std:.3f}" if dice.std is not None else ""),
                 f"{dice.median:.3f}",
-                f"{limits[0]:.2f}–{limits[1]:.2f}" if limits else "–",
-                f'<td class="left {verdict}">{_VERDICTS.get(verdict, "")}</td>',
+                _expectation(limits, verdict),
                 _median(one, "hd95_mm"),
                 _median(one, "mean_distance_mm"),
                 _median(one, "surface_dice"),
@@ -86,6 +85,13 @@ def structure_table(
             ]
         )
     return table(header, rows)
+
+
+def _expectation(limits: tuple[float, float] | None, verdict: str) -> str:
+    if limits is None:
+        return '<td class="left">–</td>'
+    word = f'<span class="{verdict}">{_VERDICTS.get(verdict, "")}</span>'
+    return f'<td class="left">{limits[0]:.2f}–{limits[1]:.2f} {word}</td>'
 
 
 def _aside(one: StructureSummary) -> str:
@@ -101,7 +107,12 @@ def _median(one: StructureSummary, name: str) -> str:
 
 def _mean(one: StructureSummary, name: str) -> str:
     spread = one.spreads.get(name)
-    return "–" if spread is None else f"{spread.mean:+.1f}"
+    return "–" if spread is None else _signed(spread.mean)
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text
 
 
 def _linked(case: str, linked: set[str]) -> str:
@@ -186,7 +197,7 @@ def case_table(case: CaseScores, label_set: LabelSet) -> str:
     rows = []
     for score in sorted(case.scores, key=lambda s: 2.0 if s.dice is None else s.dice):
         cells = [
-            f"{value:+.1f}" if metric.better == 0 and value is not None else metric.text(value)
+            _signed(value) if metric.better == 0 and value is not None else metric.text(value)
             for metric in METRICS
             for value in [getattr(score, metric.name)]
         ]

@@ -67,7 +67,7 @@ def metrics_distribution(panels: Sequence[Panel], label_set: LabelSet, path: Pat
     columns = 2
     rows = -(-len(panels) // columns)
     keys = [key for key in label_set.keys if any(panel.values.get(key) for panel in panels)]
-    figure = new_figure(12, 1.3 + rows * (1.1 + 0.42 * max(len(keys), 3)))
+    figure = new_figure(12, 1.3 + rows * (1.3 + 0.42 * max(len(keys), 3)))
     axes = figure.subplots(rows, columns, squeeze=False)
     for panel, axis in zip(panels, axes.flat, strict=False):
         _distribution(axis, panel, keys, label_set)
@@ -101,9 +101,10 @@ def _distribution(axis: Axes, panel: Panel, keys: Sequence[str], label_set: Labe
         axis.scatter(values, spots, s=14, color=[_unit(label_set, key)], edgecolor="0.25", linewidth=0.6, zorder=3)
     axis.set_yticks(range(len(keys)), [label_set[key].name for key in keys])
     axis.set_ylim(len(keys) - 0.4, -0.6)
-    axis.set_title(panel.title, loc="left")
+    axis.set_title(panel.title, loc="left", pad=10)
     if panel.limits:
-        axis.set_xlim(*panel.limits)
+        margin = 0.02 * (panel.limits[1] - panel.limits[0])
+        axis.set_xlim(panel.limits[0] - margin, panel.limits[1] + margin)
     else:
         axis.set_xlim(left=0)
     _plain(axis)
@@ -213,7 +214,8 @@ def case_slices(picture: CasePicture, label_set: LabelSet, path: Path) -> Path:
     """Draw CT, reference, prediction and both outlines on the best, the median and the worst slice.
 
     A slice's score is the mean Dice of the scored structures on it; what is below 25 mm² on both sides does not count
-    there. Volumes of any orientation are shown in the axial view, the patient's right on the left.
+    there. Best and median are taken from the slices with at least half as many structures as the fullest one. Volumes
+    of any orientation are shown in the axial view, the patient's right on the left.
     """
     turn = Reorientation.of(picture.grid)
     grid = turn.grid(picture.grid)
@@ -294,10 +296,12 @@ def _chosen_slices(ours: _Side, theirs: _Side, grid: Grid) -> list[tuple[str, in
             scores.append((float(np.mean(dice)), len(dice), z))
     if not scores:
         return [("middle", grid.shape[0] // 2, None)]
-    # Among equals the slice with most structures tells most.
+    # Among equals the slice with most structures tells most; one with a few of them says little about the case.
     worst = min(scores, key=lambda item: (item[0], -item[1]))
-    best = max(scores, key=lambda item: (item[0], item[1]))
-    median = sorted(scores)[len(scores) // 2]
+    most = max(count for _, count, _ in scores)
+    telling = sorted(item for item in scores if 2 * item[1] >= most)
+    best = max(telling, key=lambda item: (item[0], item[1]))
+    median = telling[len(telling) // 2]
     return [("best", best[2], best[0]), ("median", median[2], median[0]), ("worst", worst[2], worst[0])]
 
 

@@ -161,7 +161,7 @@ def write_meshes(
         full_html=True,
         post_script=_SYNC,
         config={"displaylogo": False},
-        default_height="96vh",
+        default_height="94vh",
     )
     title = f"<title>{_escaped(case)}: reference and prediction</title>"
     write_text(path, html.replace("<head>", f"<head>{title}", 1))
@@ -207,11 +207,12 @@ def _lay_out(figure: Any, case: str, traces: list[int], flat: list[Any], ranges:
         return
     # The scale in mm is shown once, however many structures use it.
     scale = [place == traces[0] for place in traces]
+    dense = [figure.data[place].opacity for place in traces]
     buttons = [
         {"label": "by structure", "method": "restyle",
-         "args": [{"colorscale": flat, "showscale": [False] * len(traces)}, traces]},
+         "args": [{"colorscale": flat, "showscale": [False] * len(traces), "opacity": dense}, traces]},
         {"label": "by distance to the reference", "method": "restyle",
-         "args": [{"colorscale": [_distance_colors()] * len(traces), "showscale": scale}, traces]},
+         "args": [{"colorscale": [_distance_colors()] * len(traces), "showscale": scale, "opacity": 0.75}, traces]},
     ]  # fmt: skip
     menu = {"type": "buttons", "direction": "right", "x": 0.5, "xanchor": "center", "y": 1.0, "yanchor": "bottom"}
     figure.update_layout(updatemenus=[{**menu, "buttons": buttons, "showactive": True}])
