@@ -19,23 +19,23 @@ from LungSegmentationLib.cohort.records import (
     Source,
     StructureRecord,
 )
-from LungSegmentationLib.cohort.selection import volume_key
+from LungSegmentationLib.cohort.selection import roi_infos, volume_key
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
-from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiInfo, RoiMap, RoiRules, assign
+from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiKind, RoiMap, RoiRules, assign
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.errors import BadInputError, GeometryError
 from LungSegmentationLib.structures import StructureMap
 from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from LungSegmentationLib.cohort.paths import CasePaths
     from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "roi_infos", "write_structures"]
+__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "write_structures"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,6 @@ class Case:
     ct: CTVolume
     structures: StructureMap
     record: CaseRecord
-
-
-def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
-    """Return what the ROI rules need to know of each ROI; only contours that enclose an area count."""
-    return [
-        RoiInfo(roi.number, roi.name, roi.interpreted_type, sum(contour.encloses for contour in roi.contours))
-        for roi in rtstruct.rois
-    ]
 
 
 def draw_structures(
@@ -86,30 +78,26 @@ def draw_structures(
     assignment = assign(roi_infos(rtstruct), label_set, rules, roi_map=roi_map, corrections=corrections)
     chosen = assignment.structures()
     if not chosen:
-        names = ", ".join(f"“{roi.name}”" for roi in rtstruct.rois[:12]) or "none"
-        raise BadInputError(
-            f"{rtstruct.path.name} draws no structure of the label set {label_set.name}; its ROIs are: {names}.",
-            "Name them with --roi-map FILE.",
-        )
+        raise _nothing_drawn(rtstruct, assignment, label_set)
     by_number = {roi.number: roi for roi in rtstruct.rois}
     bits = np.zeros(ct.grid.shape, np.uint8)
     volumes: dict[int, float] = {}
     warnings = [*rtstruct.warnings, *assignment.warnings]
     for key, numbers in chosen.items():
-        bit = np.uint8(1 << (label_set[key].label - 1))
+        shift = label_set[key].label - 1
         for number in numbers:
             roi = by_number[number]
             drawn = rasterize(roi.contours, ct.grid)
-            view = bits[drawn.box]
-            np.bitwise_or(view, bit, out=view, where=drawn.voxels)
+            bits[drawn.box] |= drawn.voxels.view(np.uint8) << shift
             volumes[number] = drawn.voxel_count * ct.grid.voxel_volume
             warnings += drawn.report.warnings(roi.name)
             if drawn.voxel_count == 0:
                 warnings.append(f"ROI “{roi.name}” covers no voxel: {label_set[key].name} is not taken from it.")
     if not bits.any():
         raise GeometryError(
-            f"No contour of {rtstruct.path.name} lies in the CT of series …{ct.series_uid[-12:]}.",
-            "The RTSTRUCT belongs to another CT.",
+            f"No contour of {_listed(by_number[n].name for numbers in chosen.values() for n in numbers)} in "
+            f"{rtstruct.path.name} lies in the CT of series …{ct.series_uid[-12:]}.",
+            "The RTSTRUCT belongs to another CT, or slices of this one are missing.",
         )
     structures = StructureMap(label_set, bits)
     warnings += _fill_interpolated(structures, chosen, ct.interpolated_slices)
@@ -127,6 +115,25 @@ def draw_structures(
         for decision in assignment.decisions
     )
     return DrawnStructures(structures, assignment, rois, tuple(warnings))
+
+
+def _nothing_drawn(rtstruct: RTStruct, assignment: RoiAssignment, label_set: LabelSet) -> BadInputError:
+    empty = [decision.name for decision in assignment.decisions if decision.kind is RoiKind.EMPTY]
+    if empty:
+        return BadInputError(
+            f"{rtstruct.path.name} names {_listed(empty)}, but draws no closed contour of a structure.",
+            "Export the RTSTRUCT again, with its contours.",
+        )
+    return BadInputError(
+        f"{rtstruct.path.name} draws no structure of the label set {label_set.name}; its ROIs are "
+        f"{_listed(roi.name for roi in rtstruct.rois)}.",
+        "Say which is which with --roi-map FILE or --correct.",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    quoted = [f"“{name}”" for name in names]
+    return ", ".join(quoted[:12]) + (f" and {len(quoted) - 12} more" if len(quoted) > 12 else "") or "none"
 
 
 def _fill_interpolated(structures: StructureMap, keys: Mapping[str, object], slices: tuple[int, ...]) -> list[str]:
@@ -209,6 +216,7 @@ def import_case(
         interpolated_slices=ct.interpolated_slices,
         warnings=tuple(dict.fromkeys(warnings)),
         fingerprint=fingerprint,
+        file_sizes={},
     )
     return Case(ct, structures, record)
 
