@@ -92,7 +92,7 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
     UnsupportedFileError
         A file is no CT slice.
     BadInputError
-        A file is damaged, or claims what it does not hold.
+        A file is damaged, or claims what it does not hold; slope or intercept are missing in a part of the slices.
     StorageError
         A file cannot be read.
     """
@@ -102,6 +102,7 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
     with quiet_parser(), ThreadPoolExecutor(max(1, threads)) as pool:
         infos = [_read_info(start) for start in pool.map(fetch, paths)]
         _check_one_series(infos)
+        _check_scales(infos)
         places = [_Place(f, n) for f, info in enumerate(infos) for n in range(len(info.frames))]
         frames = [infos[place.file].frames[place.frame] for place in places]
         rows, columns = infos[0].rows, infos[0].columns
@@ -178,6 +179,27 @@ def _check_one_series(infos: Sequence[ImageInfo]) -> None:
                 f"{info.path}: this slice is {info.columns} × {info.rows} pixels, but {first.path.name} is "
                 f"{first.columns} × {first.rows}.",
                 "Leave out slices of another size.",
+            )
+
+
+def _check_scales(infos: Sequence[ImageInfo]) -> None:
+    """Refuse a series where a part of the slices does not say how to get HU: a thousand HU too high looks like bone.
+
+    Where no slice says it, the values may be HU already; where the others say 1 and 0, it makes no difference.
+    """
+    frames = [frame for info in infos for frame in info.frames]
+    for name, neutral, values in (
+        ("slope", 1.0, [frame.slope for frame in frames]),
+        ("intercept", 0.0, [frame.intercept for frame in frames]),
+    ):
+        given = sorted({value for value in values if value is not None})
+        missing = values.count(None)
+        if missing and given and given != [neutral]:
+            shown = ", ".join(f"{value:g}" for value in given[:4]) + (", …" if len(given) > 4 else "")
+            raise BadInputError(
+                f"{infos[0].path.parent}: the rescale {name} is missing in {missing} of {len(values)} slices and "
+                f"{shown} in the others, so the HU of these slices are unknown.",
+                "Export the series again.",
             )
 
 

@@ -109,6 +109,32 @@ def test_a_missing_slope_and_intercept_are_one_and_zero_with_a_warning(tmp_path:
     )
 
 
+@pytest.mark.parametrize(
+    ("element", "value", "numbers"),
+    [("RescaleIntercept", "-1024", "intercept is missing in 2 of 5 slices and -1024"),
+     ("RescaleSlope", "2", "slope is missing in 2 of 5 slices and 2 in")],
+)  # fmt: skip
+def test_a_scale_that_only_some_slices_give_is_refused_with_the_numbers(
+    tmp_path: Path, element: str, value: str, numbers: str
+) -> None:
+    whole = {"RescaleSlope": "1", "RescaleIntercept": "0", element: value}
+    stored = stored_values(5, 4, 4)
+    files = write_series(tmp_path / "a", stored, **whole)
+    files[1:3] = write_series(tmp_path / "b", stored, **{**whole, element: LEFT_OUT})[1:3]
+    with pytest.raises(BadInputError, match=numbers) as caught:
+        read_ct(files)
+    assert caught.value.hint
+
+
+def test_a_scale_that_only_some_slices_give_does_no_harm_where_it_changes_nothing(tmp_path: Path) -> None:
+    stored = stored_values(3, 4, 4)
+    files = write_series(tmp_path / "a", stored, RescaleSlope="1", RescaleIntercept="0")
+    files[1] = write_series(tmp_path / "b", stored, RescaleSlope=LEFT_OUT, RescaleIntercept=LEFT_OUT)[1]
+    volume = read_ct(files)
+    np.testing.assert_array_equal(array(volume), stored)
+    assert any("missing in 1 slice" in warning for warning in volume.warnings)
+
+
 def test_values_below_air_are_clipped_to_minus_1024(tmp_path: Path) -> None:
     stored = np.array([[-2000, -1999, 0, 5]], np.int16)
     assert array(read_ct([write_slice(tmp_path / "a", stored, PixelPaddingValue=-2000)])).tolist() == [
