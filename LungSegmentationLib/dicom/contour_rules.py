@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from LungSegmentationLib.dicom.scanline import Patch
 from LungSegmentationLib.errors import GeometryError
 
-__all__ = ["Combined", "Outline", "combine", "exclusive", "union"]
+__all__ = ["Combined", "Outline", "combine", "exclusive", "likeness", "union"]
 
 TOLERANCE = 0.25
 """Distance in mm up to which two outlines are the same line: above what planning systems add by rounding to 0.1 mm,
@@ -162,6 +162,12 @@ def union(patches: Sequence[Patch]) -> Patch:
     for patch in patches:
         canvas.pixels[_window(canvas, patch)] |= patch.pixels
     return canvas
+
+
+def likeness(first: Patch, second: Patch) -> float:
+    """Return the part of their union that two patches share, as if they lay on one slice."""
+    shared, only_first, only_second = _overlap(first, second)
+    return shared / max(shared + only_first + only_second, 1)
 
 
 def _without_contents(area: _Area) -> Patch:

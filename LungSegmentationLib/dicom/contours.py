@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.contour_rules import Outline, combine, exclusive, union
+from LungSegmentationLib.dicom.contour_rules import Outline, combine, exclusive, likeness, union
 from LungSegmentationLib.dicom.rtstruct import Contour, ContourType
 from LungSegmentationLib.dicom.scanline import REACH, Patch, fill
 from LungSegmentationLib.errors import GeometryError
@@ -25,6 +26,15 @@ SAME_PLANE = 0.1
 
 TIE = 1e-3
 """Slice spacings by which a plane midway between two slices may be off and still go to the upper one."""
+
+OFF_SLICE = 0.5
+"""Distance in mm (or tenth of the slice spacing, if that is more) up to which a plane lies on a slice."""
+
+SHORT_GAP = 3
+"""Slices that may be missing between two outlines that overlap at all and still be a hole in one stack."""
+
+ALIKE = 0.5
+"""Part of their union that two outlines share if they are of one stack, however many slices are missing between."""
 
 BATCH_PIXELS = 1 << 26
 """Pixels of contours' bounding boxes that are filled at once: bounds the memory."""
@@ -67,8 +77,12 @@ class ContourReport:
         Used as closed contours though the file gives no known type.
     holes, overlaps
         Areas cut out of others; pairs of areas that overlap in part and were united.
+    off_slice
+        Used, but in a plane more than ``OFF_SLICE`` from its slice.
     slices_with_gaps
-        Slices without a contour between the first and the last that has one.
+        Slices without a contour inside one stack of contours: the outlines next below and above overlap and at most
+        ``SHORT_GAP`` slices are missing, or the outlines share ``ALIKE`` of their union. What lies between separate
+        stacks, as of several tumors in one ROI, is no gap.
     farthest
         Largest distance in mm between a used contour's plane and its slice.
     """
@@ -87,31 +101,63 @@ class ContourReport:
     unknown_type: int = 0
     holes: int = 0
     overlaps: int = 0
+    off_slice: int = 0
     slices_with_gaps: tuple[int, ...] = ()
     farthest: float = 0.0
 
     def warnings(self, roi_name: str) -> list[str]:
         """Return a plain sentence for all that a user should look at."""
-        facts = {
-            "too_few_points": "{n} of {all} contours have one or two points and enclose nothing",
-            "open": "{n} of {all} contours are open lines and enclose nothing",
-            "unreadable": "{n} of {all} contours have coordinates that cannot be meant and were left out",
-            "outside": "{n} of {all} contours lie outside the volume",
-            "not_parallel": "{n} of {all} contours are not parallel to the slices and were left out",
-            "other_plane": "{n} of {all} contours were left out, because another plane is nearer to their slice",
-            "duplicates": "{n} of {all} contours cover the same area as another one and count once",
-            "without_voxels": "{n} of {all} contours are too small to hold the center of a pixel",
-            "cut_off": "{n} of {all} contours reach beyond the volume and were cut off at its border",
-            "unknown_type": "{n} of {all} contours have no known type and were taken as closed",
-            "overlaps": "areas of one slice overlap in part ({n} times) and were united",
-        }
-        counts = {name: getattr(self, name) for name in facts}
-        sentences = [facts[name].format(n=count, all=self.contours) for name, count in counts.items() if count]
+        sentences = []
+        for name, (one, many) in _FACTS.items():
+            count = getattr(self, name)
+            if count:
+                noun = "contour" if self.contours == 1 else "contours"
+                sentences.append(f"{count} of {self.contours} {noun} {one if count == 1 else many}")
+        if self.overlaps:
+            times = "once" if self.overlaps == 1 else f"{self.overlaps} times"
+            sentences.append(f"areas of one slice overlap in part ({times}) and were united")
+        if self.off_slice:
+            lies = "contour lies" if self.off_slice == 1 else f"of {self.contours} contours lie"
+            slices = "slice it was" if self.off_slice == 1 else "slices they were"
+            sentences.append(f"{self.off_slice} {lies} up to {self.farthest:.2g} mm from the {slices} put on")
         if self.slices_with_gaps:
-            sentences.append(f"{len(self.slices_with_gaps)} slices between its first and last one have no contour")
+            count = len(self.slices_with_gaps)
+            sentences.append(
+                f"{count} {'slice has' if count == 1 else 'slices have'} no contour between contours of one stack"
+            )
         if self.contours and not self.used:
             sentences.append("none of its contours could be used")
         return [f"ROI “{roi_name}”: {sentence}." for sentence in sentences]
+
+
+# What happened to one contour, and to several.
+_FACTS = {
+    "too_few_points": ("has one or two points and encloses nothing", "have one or two points and enclose nothing"),
+    "open": ("is an open line and encloses nothing", "are open lines and enclose nothing"),
+    "unreadable": (
+        "has coordinates that cannot be meant and was left out",
+        "have coordinates that cannot be meant and were left out",
+    ),
+    "outside": ("lies outside the volume", "lie outside the volume"),
+    "not_parallel": (
+        "is not parallel to the slices and was left out",
+        "are not parallel to the slices and were left out",
+    ),
+    "other_plane": (
+        "was left out, because another plane is nearer to its slice",
+        "were left out, because another plane is nearer to their slice",
+    ),
+    "duplicates": (
+        "covers the same area as another one and counts once",
+        "cover the same area as another one and count once",
+    ),
+    "without_voxels": ("is too small to hold the center of a pixel", "are too small to hold the center of a pixel"),
+    "cut_off": (
+        "reaches beyond the volume and was cut off at its border",
+        "reach beyond the volume and were cut off at its border",
+    ),
+    "unknown_type": ("has no known type and was taken as closed", "have no known type and were taken as closed"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,9 +233,14 @@ def rasterize(contours: Sequence[Contour], grid: Grid) -> RoiMask:
             patch = _joined([(one, next(patches)) for one in by_slice[index]], grid, counts)
             if patch is not None:
                 joined.append((index, patch))
-    gaps = set(range(min(by_slice), max(by_slice) + 1)) - by_slice.keys() if by_slice else set()
-    farthest = max((abs(one.depth - one.slice) for one in placed), default=0.0) * grid.spacing[2]
-    report = ContourReport(len(contours), **counts, slices_with_gaps=tuple(sorted(gaps)), farthest=round(farthest, 6))
+    distances = [abs(one.depth - one.slice) * grid.spacing[2] for one in placed]
+    report = ContourReport(
+        len(contours),
+        **counts,
+        off_slice=sum(distance > max(OFF_SLICE, 0.1 * grid.spacing[2]) for distance in distances),
+        slices_with_gaps=_gaps(joined, by_slice),
+        farthest=round(max(distances, default=0.0), 6),
+    )
     return _mask(joined, report)
 
 
@@ -313,6 +364,16 @@ def _joined(contours: list[tuple[_Placed, Patch]], grid: Grid, counts: Counter[s
         counts["used"] -= closed.duplicates
         parts.append(closed.patch)
     return union(parts)
+
+
+def _gaps(joined: Sequence[tuple[int, Patch]], drawn: Collection[int]) -> tuple[int, ...]:
+    """Return the slices without a contour that lie inside one stack of contours."""
+    gaps: list[int] = []
+    for (low, below), (high, above) in pairwise(sorted(joined, key=lambda one: one[0])):
+        missing = [index for index in range(low + 1, high) if index not in drawn]
+        if missing and likeness(below, above) > (0 if len(missing) <= SHORT_GAP else ALIKE):
+            gaps += missing
+    return tuple(gaps)
 
 
 def _mask(joined: list[tuple[int, Patch]], report: ContourReport) -> RoiMask:
