@@ -7,6 +7,7 @@ crossings are put where a soft field says, or else so that the outline runs smoo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 
 from LungSegmentationLib.dicom.writers.keyholes import with_keyholes
 
-__all__ = ["trace"]
+__all__ = ["trace", "trace_slices"]
 
 Floats = NDArray[np.float64]
 Polygon = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 CLEARANCE = 0.08
 """Pixels that a crossing keeps from the centers at both ends; an outline then stays CLEARANCE / √2 from each center."""
@@ -41,7 +43,7 @@ FEWEST_POINTS = 8
 
 @dataclass
 class _Loops:
-    """Closed outlines of one slice, one behind the other; all arrays have a row for each vertex.
+    """Closed outlines, one behind the other; all arrays have a row for each vertex.
 
     Attributes
     ----------
@@ -70,7 +72,7 @@ class _Loops:
         return self.inside + self.step * self.share[:, None]
 
 
-def trace(mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *, smooth: bool = True) -> list[Polygon]:
+def trace(mask: Mask, field: NDArray[np.floating] | None = None, *, smooth: bool = True) -> list[Polygon]:
     """Return the outlines of a mask on one slice.
 
     Parameters
@@ -91,27 +93,89 @@ def trace(mask: NDArray[np.bool_], field: NDArray[np.floating] | None = None, *,
         even-odd rule they hold exactly the mask's pixels, with a distance of 0.005 pixels to spare. Parts that touch at
         corners only are outlines of their own. Holes are joined to the outline around them by a cut of no width.
     """
+    return trace_slices([(mask, field)], smooth=smooth)[0]
+
+
+def trace_slices(
+    slices: Iterable[tuple[Mask, NDArray[np.floating] | None]], *, smooth: bool = True
+) -> list[list[Polygon]]:
+    """Return the outlines of many slices, as :func:`trace` does of one, faster than one by one.
+
+    Parameters
+    ----------
+    slices
+        Mask and field of each; taken one by one, only their outlines are kept.
+    smooth
+        See :func:`trace`.
+    """
+    found = [_found(mask, field) for mask, field in slices]
+    held = [slice_ for slice_ in found if slice_ is not None]
+    if not held:
+        return [[] for _ in found]
+    free = np.concatenate([np.full(len(slice_.loops.lengths), slice_.free) for slice_ in held])
+    loops = _linked(
+        np.concatenate([slice_.loops.inside for slice_ in held]),
+        np.concatenate([slice_.loops.step for slice_ in held]),
+        np.concatenate([slice_.loops.share for slice_ in held]),
+        np.concatenate([slice_.loops.lengths for slice_ in held]),
+    )
+    if smooth:
+        area = np.where(free, _pixel_areas(loops), _areas(loops))
+        _smooth(loops, np.repeat(free, loops.lengths))
+        _restore_area(loops, area, 1.0)
+        loops = _thinned(loops)
+    else:
+        loops = _without_collinear(loops)
+    rings = iter(np.split(loops.points, loops.starts[1:]))
+    return [[] if slice_ is None else _joined(slice_, rings) for slice_ in found]
+
+
+@dataclass
+class _Found:
+    """Outlines of one slice.
+
+    Attributes
+    ----------
+    corner
+        Where the part of the image that was looked at begins, x and y.
+    loops
+        Each outer outline before its holes.
+    holes
+        How many of them each part has.
+    free
+        No field says where the outlines run.
+    """
+
+    corner: tuple[int, int]
+    loops: _Loops
+    holes: list[int]
+    free: bool
+
+
+def _found(mask: Mask, field: NDArray[np.floating] | None) -> _Found | None:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
-        return []
+        return None
     top, left = int(rows[0]), int(columns[0])
-    window = np.s_[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
-    framed = np.pad(mask[window], 1)
-    loops, groups = _middle_lines(framed)
+    framed = np.pad(mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1], 1)
+    loops, holes = _middle_lines(framed)
+    corner = left - 1, top - 1
     if field is not None:
-        _follow(loops, field, (left - 1, top - 1))
-    elif smooth:
-        area = _pixel_areas(loops)
-        _smooth(loops)
-        _restore_area(loops, area, 1.0)
-    loops = _thinned(loops) if field is not None or smooth else _without_collinear(loops)
-    offset = np.array([left - 1, top - 1])
-    rings = np.split(loops.points + offset, loops.starts[1:])
-    return [with_keyholes(rings[first], rings[first + 1 : behind]) for first, behind in groups]
+        _follow(loops, field, corner)
+    return _Found(corner, loops, holes, field is None)
 
 
-def _middle_lines(framed: NDArray[np.bool_]) -> tuple[_Loops, list[tuple[int, int]]]:
-    """Return the outlines midway between pixel centers, and which of them are one part: first outer, then its holes."""
+def _joined(found: _Found, rings: Iterator[Polygon]) -> list[Polygon]:
+    """Take the rings of a slice and join each part's holes to its outer one."""
+    polygons = []
+    for holes in found.holes:
+        outer, *inner = (next(rings) + found.corner for _ in range(1 + holes))
+        polygons.append(with_keyholes(outer, inner))
+    return polygons
+
+
+def _middle_lines(framed: Mask) -> tuple[_Loops, list[int]]:
+    """Return the outlines midway between pixel centers, each outer one before its holes, and how many those are."""
     generator = contourpy.contour_generator(
         z=np.where(framed, 1.0, -1.0), name="serial", fill_type=contourpy.FillType.OuterOffset
     )
@@ -122,14 +186,14 @@ def _middle_lines(framed: NDArray[np.bool_]) -> tuple[_Loops, list[tuple[int, in
         for part, limits in zip(parts, offsets, strict=True)
         for begin, end in zip(limits[:-1].tolist(), limits[1:].tolist(), strict=True)
     ]
-    ends = np.cumsum([len(limits) - 1 for limits in offsets]).tolist()
-    groups = list(zip([0, *ends[:-1]], ends, strict=True))
     vertices = np.concatenate(rings)
     low, high = np.floor(vertices), np.ceil(vertices)
     column, row = low.astype(np.intp).T
     inside = np.where(framed[row, column][:, None], low, high)
     lengths = np.array([len(ring) for ring in rings])
-    return _linked(inside, low + high - 2 * inside, np.full(len(vertices), 0.5), lengths), groups
+    return _linked(inside, low + high - 2 * inside, np.full(len(vertices), 0.5), lengths), [
+        len(limits) - 2 for limits in offsets
+    ]
 
 
 def _linked(inside: Floats, step: Floats, share: Floats, lengths: NDArray[np.int64]) -> _Loops:
@@ -161,12 +225,13 @@ def _values(field: NDArray[np.floating], places: Floats) -> Floats:
     return np.where(beyond, np.nan, values)
 
 
-def _smooth(loops: _Loops) -> None:
-    """Move each crossing along its grid line towards the middle between its neighbors."""
+def _smooth(loops: _Loops, free: NDArray[np.bool_]) -> None:
+    """Move each free crossing along its grid line towards the middle between its neighbors."""
     for _ in range(ROUNDS):
         points = loops.points
         pull = (points[loops.before] + points[loops.after]) / 4 - points / 2
-        loops.share = (loops.share + (pull * loops.step).sum(1)).clip(CLEARANCE, 1 - CLEARANCE)
+        share = (loops.share + (pull * loops.step).sum(1)).clip(CLEARANCE, 1 - CLEARANCE)
+        loops.share = np.where(free, share, loops.share)
 
 
 def _areas(loops: _Loops) -> Floats:

@@ -24,7 +24,7 @@ from LungSegmentationLib.dicom.writers.content import (
     long_string,
     stamp,
 )
-from LungSegmentationLib.dicom.writers.contour_tracing import trace
+from LungSegmentationLib.dicom.writers.contour_tracing import trace_slices
 from LungSegmentationLib.dicom.writers.references import DicomSource, ImageReference
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.labels import Code, Structure
@@ -180,11 +180,13 @@ def _outlines(
     structures: StructureMap, structure: Structure, field: Field | None
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     bit = np.uint8(1 << (structure.label - 1))
-    for index, bits in enumerate(structures.bits):
-        mask = (bits & bit).astype(bool)
-        if mask.any():
-            for polygon in trace(mask, None if field is None else field(structure.key, index)):
-                yield index, polygon
+    held = [index for index, bits in enumerate(structures.bits) if (bits & bit).any()]
+    slices = (
+        (structures.bits[index] & bit != 0, None if field is None else field(structure.key, index)) for index in held
+    )
+    for index, polygons in zip(held, trace_slices(slices), strict=True):
+        for polygon in polygons:
+            yield index, polygon
 
 
 def _observation(structure: Structure) -> Dataset:

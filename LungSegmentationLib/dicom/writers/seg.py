@@ -131,7 +131,6 @@ def _segmentation(
             plane_positions=[
                 highdicom.PlanePositionSequence("PATIENT", images[index].ImagePositionPatient) for index in slices
             ],
-            specific_character_set=None,
         )
     texts = [*source.texts(), description, algorithm.name, algorithm.version]
     texts += [text for structure in chosen for text in (structure.name, structure.tg263, structure.type.meaning)]

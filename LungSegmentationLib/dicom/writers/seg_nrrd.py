@@ -25,7 +25,6 @@ OWN_CONTEXT = "Segmentation category and type - LungSegmentation"
 """Name of the terminology that knows the targets, which no terminology of Slicer does."""
 
 ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
-_ANATOMICAL_STRUCTURE = ("SCT", "123037004")
 _REPRESENTATION = "Binary labelmap"
 
 
@@ -105,7 +104,8 @@ def assign_layers(structures: StructureMap, chosen: Sequence[Structure]) -> dict
 
 def segment_tags(structure: Structure) -> str:
     """Return the tags of a segment: its terminology entry, and its name after TG-263."""
-    anatomical = (structure.category.scheme, structure.category.value) == _ANATOMICAL_STRUCTURE
+    # What SNOMED CT calls anatomy is in Slicer's own list; the targets' category is DICOM's.
+    anatomical = structure.category.scheme == "SCT"
     entry = "~".join(
         [
             SLICER_CONTEXT if anatomical else OWN_CONTEXT,
