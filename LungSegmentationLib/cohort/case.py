@@ -216,7 +216,6 @@ def import_case(
         interpolated_slices=ct.interpolated_slices,
         warnings=tuple(dict.fromkeys(warnings)),
         fingerprint=fingerprint,
-        file_sizes={},
     )
     return Case(ct, structures, record)
 
