@@ -192,9 +192,11 @@ class RoiMask:
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A contour on its slice: points (n, 3) as continuous indices x, y, z."""
+    """A contour on its slice: points (n, 3) as continuous indices x, y, z, and their smallest and largest."""
 
     points: Floats
+    low: Floats
+    high: Floats
     type: ContourType
     slice: int
     depth: float
@@ -282,7 +284,7 @@ def _placed(contours: Sequence[Contour], grid: Grid, counts: Counter[str]) -> li
         else:
             cut = bool((lowest[:2] < -0.5).any() or (highest[:2] > size[:2] - 0.5).any())
             index = min(max(int(np.floor(depth + 0.5 + TIE)), 0), grid.size[2] - 1)
-            result.append(_Placed(points[start : start + length], contour.type, index, depth, cut))
+            result.append(_Placed(points[start : start + length], lowest, highest, contour.type, index, depth, cut))
     return result
 
 
@@ -311,7 +313,7 @@ def _planes(placed: list[_Placed]) -> list[float]:
     Where contours are slightly tilted against the slices, those of one plane differ in depth, the more the farther
     apart they lie. The common tilt is found by least squares over all contours and taken out.
     """
-    if all(np.ptp(contour.points[:, 2]) < TIE for contour in placed):
+    if all(contour.high[2] - contour.low[2] < TIE for contour in placed):
         return [contour.depth for contour in placed]
     means = np.array([contour.points.mean(0) for contour in placed])
     offsets = np.concatenate([contour.points - mean for contour, mean in zip(placed, means, strict=True)])
@@ -326,8 +328,8 @@ def _batches(by_slice: dict[int, list[_Placed]], grid: Grid) -> Iterator[list[in
     filled = 0
     for index, contours in by_slice.items():
         limit = np.array(grid.size[:2], float)
-        extents = [np.ptp(one.points[:, :2].clip(-1, limit), axis=0) + 2 for one in contours]
-        pixels = int(np.prod(extents, axis=1).sum())
+        low, high = (np.array([getattr(one, end)[:2] for one in contours]).clip(-1, limit) for end in ("low", "high"))
+        pixels = int(np.prod(high - low + 2, axis=1).sum())
         if pixels > MAX_SLICE_PIXELS:
             raise GeometryError(
                 f"A slice has {len(contours)} contours of one ROI that cover {pixels:.1e} pixels: this cannot be meant."
