@@ -32,17 +32,20 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 DicomFolder = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order.")]
 CohortFolder = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of the cohort.")]
 CtOption = Annotated[
-    str, typer.Option("--ct", help="Which CT of a patient with contours on several: all, most-slices, newest.")
+    str | None, typer.Option("--ct", help="Which CT of a patient with contours on several: all, most-slices, newest.")
 ]
 RtstructOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--rtstruct",
         help="Which RTSTRUCT of a CT that has several: most-structures, newest, oldest, or a part of its label.",
     ),
 ]
 RoiMapOption = Annotated[
-    Path | None, typer.Option("--roi-map", help="File of ROI names and the structures they are; wins over the rules.")
+    Path | None,
+    typer.Option(
+        "--roi-map", help="File of ROI names and the structures they are; wins over the rules; none: without."
+    ),
 ]
 
 
@@ -72,20 +75,19 @@ def scan(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     roi_map: RoiMapOption = None,
     cohort: Annotated[
-        Path | None, typer.Option("--cohort", help="Cohort whose corrections of ROIs are to be shown.")
+        Path | None, typer.Option("--cohort", help="Cohort whose corrections and settings are to hold.")
     ] = None,
-    ct: CtOption = "all",
-    rtstruct: RtstructOption = "most-structures",
+    ct: CtOption = None,
+    rtstruct: RtstructOption = None,
     events: Events = False,
     verbose: Verbose = False,
 ) -> None:
     """Show patients, series and RTSTRUCTs of a folder, and what each ROI would become."""
 
     def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.cohort.corrections import RoiCorrections
+        from LungSegmentationLib.cohort.options import ConversionOptions
         from LungSegmentationLib.cohort.paths import CohortPaths
         from LungSegmentationLib.cohort.preview import preview_cases, preview_dict
-        from LungSegmentationLib.dicom.roi_names import RoiMap
         from LungSegmentationLib.dicom.scan import scan as scan_folder
         from LungSegmentationLib.labels import load_label_set
         from LungSegmentationLib.listing import print_preview
@@ -95,12 +97,10 @@ def scan(
             reporter.check_cancelled()
 
         label_set = load_label_set()
-        mapping = RoiMap.read(roi_map) if roi_map else None
-        corrections = RoiCorrections.read(CohortPaths(cohort)) if cohort else None
+        options = ConversionOptions(roi_map=roi_map, ct=ct, rtstruct=rtstruct)
+        options.check(label_set)
         found = scan_folder(dicom_dir, progress=progress)
-        plan, previews = preview_cases(
-            found, label_set, roi_map=mapping, corrections=corrections, ct=ct, rtstruct=rtstruct
-        )
+        plan, previews = preview_cases(found, label_set, options, CohortPaths(cohort) if cohort else None)
         content = preview_dict(found, plan, previews)
         if events:
             reporter.result({}, content)
@@ -128,10 +128,10 @@ def convert(
     ] = None,
     synthetic_ptv: Annotated[
         float | None,
-        typer.Option("--synthetic-ptv", metavar="MM", help="Where no PTV was drawn, make one as this margin."),
+        typer.Option("--synthetic-ptv", metavar="MM", help="Where no PTV was drawn, make one as this margin; 0: none."),
     ] = None,
-    ct: CtOption = "all",
-    rtstruct: RtstructOption = "most-structures",
+    ct: CtOption = None,
+    rtstruct: RtstructOption = None,
     label_set: Annotated[str, typer.Option("--label-set", help="Name or file of the label set.")] = "thorax",
     events: Events = False,
     verbose: Verbose = False,
@@ -139,8 +139,8 @@ def convert(
     """Convert DICOM CT and RTSTRUCT into a cohort of cases; a second call does only what is new or changed."""
 
     def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.cohort.convert import ConversionOptions
         from LungSegmentationLib.cohort.convert import convert as convert_folder
+        from LungSegmentationLib.cohort.options import ConversionOptions
 
         options = ConversionOptions(
             jobs=jobs,

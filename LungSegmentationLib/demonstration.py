@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from LungSegmentationLib.cohort.convert import ConversionOptions, convert
+from LungSegmentationLib.cohort.convert import convert
+from LungSegmentationLib.cohort.options import ConversionOptions
 from LungSegmentationLib.cohort.preview import preview_cases
 from LungSegmentationLib.dicom.scan import scan
 from LungSegmentationLib.figures.conversion import conversion_figures
@@ -49,13 +50,18 @@ def demonstrate(
 
         make_phantoms(phantoms, patients, seed, options=PhantomOptions(), progress=made)
         dicom = phantoms / "dicom"
+
+    def scanned(done: int, total: int) -> None:
+        reporter.progress("scan", done, total)
+        reporter.check_cancelled()
+
+    found = scan(dicom, progress=scanned)
     if show:
-        found = scan(dicom)
         label_set = load_label_set()
         plan, previews = preview_cases(found, label_set)
         print_preview(found, plan, previews, label_set)
     cohort = out / "cohort"
-    conversion = convert(dicom, cohort, ConversionOptions(jobs=jobs), reporter)
+    conversion = convert(dicom, cohort, ConversionOptions(jobs=jobs), reporter, found=found)
     pictures = conversion_figures(cohort)
     reporter.result(
         {"cohort": cohort, "table": conversion.paths.cases_table, **{path.stem: path for path in pictures}},

@@ -6,7 +6,7 @@ import shutil
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from LungSegmentationLib.errors import LungSegError, StorageError
 
@@ -22,35 +22,84 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a case could not be worked on; ``trace`` is there only for faults of the program."""
+    """Why a case could not be worked on.
+
+    Attributes
+    ----------
+    reason
+        For the user.
+    kind
+        ``data``: the files are at fault, and will be next time; ``storage``, ``memory``: the machine was; ``fault``:
+        the program was.
+    trace
+        Only of faults of the program.
+    """
 
     reason: str
+    kind: Literal["data", "storage", "memory", "fault"]
     trace: str = ""
-    storage: bool = False
+
+    @property
+    def storage(self) -> bool:
+        """Whether nothing can be written: then the others need not be tried."""
+        return self.kind == "storage"
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
         """Describe an error; to be called while it is being handled."""
         if isinstance(error, LungSegError):
-            return cls(str(error), storage=isinstance(error, StorageError))
+            return cls(str(error), "storage" if isinstance(error, StorageError) else "data")
         if isinstance(error, MemoryError):
-            return cls("Not enough memory for this case. Use fewer --jobs.")
-        return cls(f"fault in the program: {type(error).__name__}: {error}", traceback.format_exc())
+            return cls("Not enough memory for this case. Use fewer --jobs.", "memory")
+        return cls(f"fault in the program: {type(error).__name__}: {error}", "fault", traceback.format_exc())
+
+    @classmethod
+    def of_process(cls) -> Failure:
+        """Describe a process that was ended from outside, as systems do that run out of memory."""
+        return cls("Its process was ended, probably for want of memory. Use fewer --jobs.", "memory")
 
 
-def side_by_side(function: Callable[[T], R], items: Sequence[T], jobs: int) -> Iterator[R]:
+def side_by_side(
+    function: Callable[[T], R], items: Sequence[T], jobs: int, ended: Callable[[T], R] | None = None
+) -> Iterator[R]:
     """Yield ``function(item)`` of all items as they are done, on ``jobs`` processes (1: in this one, in order).
 
     joblib's processes do the work; inside ``joblib.parallel_config(backend="dask")`` the workers of a Dask cluster do.
+
+    Parameters
+    ----------
+    function, items, jobs
+        What to do, with what, on how many processes.
+    ended
+        Result of an item whose process was ended from outside. When one is, what is not done yet is done again one by
+        one, each in a process of its own, so that only the item that cannot be done is lost.
     """
     if jobs == 1 or len(items) < 2:
         yield from map(function, items)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     # "unordered": progress is told as soon as any case is done.
     work = Parallel(n_jobs=min(jobs, len(items)), return_as="generator_unordered", batch_size=1)
-    yield from work(delayed(function)(item) for item in items)
+    left = dict(enumerate(items))
+    try:
+        for number, result in work(delayed(_numbered)(function, number, item) for number, item in left.copy().items()):
+            del left[number]
+            yield result
+    except TerminatedWorkerError:
+        if ended is None:
+            raise
+        for item in left.values():
+            try:
+                # Two processes for one item: with one, joblib would work in this process.
+                yield from Parallel(n_jobs=2)([delayed(function)(item)])
+            except TerminatedWorkerError:
+                yield ended(item)
+
+
+def _numbered(function: Callable[[T], R], number: int, item: T) -> tuple[int, R]:
+    return number, function(item)
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -31,6 +31,8 @@ from LungSegmentationLib.volumes import write_volume
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from numpy.typing import NDArray
+
     from LungSegmentationLib.cohort.paths import CasePaths
     from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.labels import LabelSet
@@ -180,7 +182,7 @@ def import_case(
             ct_ready(ct)
         rtstruct = contours.result()
     drawn = draw_structures(rtstruct, ct, label_set, rules, roi_map=roi_map, corrections=corrections)
-    structures, warnings = drawn.structures, [*planned.warnings, *ct.warnings, *drawn.warnings]
+    structures, warnings = drawn.structures, [*ct.warnings, *drawn.warnings]
     synthetic: tuple[str, ...] = ()
     if synthetic_ptv is not None:
         structures, synthetic = _with_synthetic_ptv(structures, ct, synthetic_ptv)
@@ -214,8 +216,10 @@ def import_case(
             if counts[key]
         },
         interpolated_slices=ct.interpolated_slices,
+        choice_warnings=planned.warnings,
         warnings=tuple(dict.fromkeys(warnings)),
         fingerprint=fingerprint,
+        file_sizes={},
     )
     return Case(ct, structures, record)
 
@@ -228,10 +232,16 @@ def _with_synthetic_ptv(structures: StructureMap, ct: CTVolume, margin: float) -
     tumor = structures.mask(gtv.key)
     if not tumor.any():
         return structures, ()
-    body = body_mask(sitk.GetArrayViewFromImage(ct.image))
+    body = body_mask(sitk.GetArrayViewFromImage(ct.image), coarse=1, slices=_slices_near(tumor, ct, margin))
     grown = with_margin(tumor, ct.grid.spacing, margin, within=body)
     bit = np.uint8(1 << (ptv.label - 1))
     return StructureMap(label_set, np.where(grown, structures.bits | bit, structures.bits)), (ptv.key,)
+
+
+def _slices_near(mask: NDArray[np.bool_], ct: CTVolume, margin: float) -> slice:
+    held = np.flatnonzero(mask.any(axis=(1, 2)))
+    reach = int(np.ceil(margin / ct.grid.spacing[2])) + 1
+    return slice(max(0, int(held[0]) - reach), int(held[-1]) + reach + 1)
 
 
 def _side_warnings(structures: StructureMap, ct: CTVolume) -> list[str]:

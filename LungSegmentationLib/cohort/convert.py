@@ -6,71 +6,36 @@ record holds a fingerprint of all that it was made from.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from LungSegmentationLib.cohort.batch import Failure, remove_leftovers, side_by_side
 from LungSegmentationLib.cohort.case import import_case, write_structures
-from LungSegmentationLib.cohort.corrections import RoiCorrections
+from LungSegmentationLib.cohort.corrections import RoiCorrections, rtstruct_key
+from LungSegmentationLib.cohort.fingerprints import fingerprint_of
+from LungSegmentationLib.cohort.options import ConversionOptions, describe_settings, settle
 from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
-from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
+from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, ConversionSettings, read_record, write_record
 from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, volume_key
 from LungSegmentationLib.cohort.table import TableRow, write_table
 from LungSegmentationLib.dicom.roi_names import RoiMap, load_roi_rules
 from LungSegmentationLib.dicom.scan import ScanResult, scan
-from LungSegmentationLib.errors import BadInputError, StorageError, UsageError
+from LungSegmentationLib.errors import BadInputError, MemoryLimitError, StorageError, UsageError
 from LungSegmentationLib.jobs.events import Reporter, SilentReporter
 from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.labels import LabelSet, label_set_from_dict, label_set_to_dict, load_label_set
-from LungSegmentationLib.resources import resource_path
 from LungSegmentationLib.storage import atomic_folder, storage_errors
 from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["Conversion", "ConversionOptions", "Outcome", "convert", "fingerprint_of"]
-
-CONVERSION_VERSION = 1
-"""Rises when the same DICOM would give other voxels: every case is then converted anew."""
+__all__ = ["Conversion", "Outcome", "convert"]
 
 IGNORE = "ignore"
-
-
-@dataclass(frozen=True)
-class ConversionOptions:
-    """How to convert.
-
-    Attributes
-    ----------
-    jobs
-        Processes that work side by side; 1 works in this one.
-    label_set
-        Name or file of the label set.
-    roi_map
-        A user's file of ROI names; wins over the rules.
-    synthetic_ptv
-        mm: where no PTV was drawn, make one as this margin around the GTV.
-    ct, rtstruct
-        Which of several, see :mod:`LungSegmentationLib.cohort.selection`.
-    corrections
-        ``CASE/ROI=STRUCTURE`` each: the ROI of that case is this structure, or with ``ignore`` is not used. The cohort
-        remembers them.
-    """
-
-    jobs: int = 1
-    label_set: str = "thorax"
-    roi_map: Path | None = None
-    synthetic_ptv: float | None = None
-    ct: str = "all"
-    rtstruct: str = "most-structures"
-    corrections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,9 +58,12 @@ class Outcome:
     case: str
     state: Literal["converted", "kept", "failed"]
     record: CaseRecord | None = None
-    reason: str = ""
-    trace: str = ""
-    storage_failed: bool = False
+    failure: Failure | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why it failed; empty if it did not."""
+        return self.failure.reason if self.failure else ""
 
 
 @dataclass(frozen=True)
@@ -116,6 +84,8 @@ def convert(
     cohort: Path,
     options: ConversionOptions | None = None,
     reporter: Reporter | None = None,
+    *,
+    found: ScanResult | None = None,
 ) -> Conversion:
     """Convert every annotated CT below a folder into a case of a cohort.
 
@@ -129,11 +99,17 @@ def convert(
         How.
     reporter
         Hears progress and warnings, and may ask to stop: the cases finished by then stay.
+    found
+        What a scan of ``dicom`` found, if there was one already.
 
     Raises
     ------
+    UsageError
+        If an option is wrong; nothing was touched then.
     BadInputError
         If the folder holds no CT with contours, or not one case could be converted.
+    MemoryLimitError
+        If not one case fitted into memory.
     StorageError
         If the disk is full or the cohort cannot be written.
     CancelledError
@@ -146,40 +122,42 @@ def convert(
     """
     options = options or ConversionOptions()
     reporter = reporter or SilentReporter()
-    if options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs} cannot be meant.", "Give 1 or more.")
     paths = CohortPaths(cohort)
     label_set = load_label_set(options.label_set)
-    roi_map = RoiMap.read(options.roi_map) if options.roi_map else None
-    found = scan(dicom, progress=partial(reporter.progress, "scan"))
+    options.check(label_set)
+    if found is None:
+        found = scan(dicom, progress=_stoppable(reporter, "scan"))
     _report_scan(found, reporter)
     with storage_errors(cohort):
         paths.cases.mkdir(parents=True, exist_ok=True)
     with RunLock(paths.root, doing="is being converted", cure="Wait until it is done, or stop it."):
         remove_leftovers(paths.root, paths.cases)
-        _check_label_set(paths, label_set)
+        settings = _settle(paths, label_set, options, reporter)
+        roi_map = RoiMap.read(paths.root / settings.roi_map, label_set) if settings.roi_map else None
         known = _known_cases(paths, reporter)
         plan = plan_cases(
             found,
             label_set,
             load_roi_rules(),
-            ct=options.ct,
-            rtstruct=options.rtstruct,
+            ct=settings.ct,
+            rtstruct=settings.rtstruct,
             known_names={record.source.volume_key: name for name, record in known.items()},
         )
+        _retire_unplanned(known, found, plan, paths, reporter)
         if not plan.cases:
             raise _nothing_to_convert(dicom, found, plan)
+        if roi_map is not None:
+            _report_unmatched(roi_map, plan, reporter)
         corrections = RoiCorrections.read(paths)
         if options.corrections:
             _correct(corrections, options.corrections, plan, label_set)
             corrections.write(paths)
-        outcomes, todo = _divide(plan, paths, known, corrections, label_set, options, roi_map)
+        outcomes, todo = _divide(plan, paths, known, corrections, label_set, settings, roi_map)
         reporter.log(f"{len(todo)} of {len(plan.cases)} cases are new or changed")
         try:
             for outcome in outcomes:
-                _retire_stale(outcome, paths)
                 _report_outcome(outcome, reporter)
-            for outcome in side_by_side(_convert_one, todo, options.jobs):
+            for outcome in side_by_side(_convert_one, todo, options.jobs, _ended):
                 outcomes.append(outcome)
                 _retire_stale(outcome, paths)
                 reporter.progress("convert", len(outcomes), len(plan.cases), outcome.case)
@@ -189,39 +167,48 @@ def convert(
             # Also after a stop: the table tells what there is.
             _write_tables(paths, label_set, plan, outcomes)
     conversion = Conversion(paths, plan, tuple(sorted(outcomes, key=lambda outcome: outcome.case)))
-    if conversion.count("failed") == len(conversion.outcomes):
+    failures = [outcome.failure for outcome in outcomes if outcome.failure]
+    if len(failures) == len(outcomes):
+        memory = all(failure.kind == "memory" for failure in failures)
+        error = MemoryLimitError if memory else BadInputError
         first = conversion.outcomes[0]
-        raise BadInputError(f"None of the {len(outcomes)} case(s) could be converted. {first.case}: {first.reason}")
+        raise error(f"None of the {len(outcomes)} case(s) could be converted. {first.case}: {first.reason}")
     return conversion
 
 
-def fingerprint_of(
-    planned: PlannedCase,
-    label_set: LabelSet,
-    options: ConversionOptions,
-    corrections: dict[str | int, str | None],
-) -> str:
-    """Return a digest of all that the result depends on: files, rules, map, corrections, options, our version.
+def _stoppable(reporter: Reporter, stage: str) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        reporter.progress(stage, done, total)
+        reporter.check_cancelled()
 
-    CT files count by name, size and time; the RTSTRUCT and the small files by content.
-    """
-    digest = hashlib.sha256()
+    return progress
 
-    def add(*values: object) -> None:
-        digest.update(repr(values).encode("utf-8", "surrogatepass"))
 
-    add(CONVERSION_VERSION, planned.link.by, volume_key(planned.series))
-    for file in sorted(planned.series.files):
-        state = file.stat()
-        add(file.name, state.st_size, state.st_mtime_ns)
-    digest.update(planned.link.rtstruct.path.read_bytes())
-    add(json.dumps(label_set_to_dict(label_set), sort_keys=True))
-    for rules in sorted(resource_path("RoiNames").glob("*.json")):
-        digest.update(rules.read_bytes())
-    if options.roi_map:
-        digest.update(options.roi_map.read_bytes())
-    add(sorted(corrections.items(), key=repr), options.synthetic_ptv)
-    return digest.hexdigest()
+def _settle(
+    paths: CohortPaths, label_set: LabelSet, options: ConversionOptions, reporter: Reporter
+) -> ConversionSettings:
+    """Join the options with what the cohort remembers, and write that down."""
+    record = CohortRecord(label_set=label_set_to_dict(label_set))
+    if paths.cohort.is_file():
+        record = read_record(CohortRecord, paths.cohort)
+        if label_set_from_dict(record.label_set, paths.cohort) != label_set:
+            raise UsageError(
+                f"{paths.root} was made with another version of the label set “{record.label_set.get('name')}”.",
+                "Convert into a new folder.",
+            )
+    settings = settle(options, record.conversion, paths)
+    if settings == record.conversion and (words := describe_settings(settings)):
+        reporter.log(f"as before, with {words}", "warning")
+    write_record(record.model_copy(update={"conversion": settings}), paths.cohort)
+    return settings
+
+
+def _report_unmatched(roi_map: RoiMap, plan: Plan, reporter: Reporter) -> None:
+    names = [name for planned in plan.cases for name in planned.link.rtstruct.roi_names]
+    unmatched = roi_map.unmatched(names)
+    if unmatched:
+        shown = ", ".join(f"“{name}”" for name in unmatched[:8])
+        reporter.warning(f"No ROI of these patients has the name(s) {shown} of the file of ROI names.")
 
 
 def _correct(corrections: RoiCorrections, wanted: Sequence[str], plan: Plan, label_set: LabelSet) -> None:
@@ -241,7 +228,7 @@ def _correct(corrections: RoiCorrections, wanted: Sequence[str], plan: Plan, lab
                 f"“{structure}” is no structure of the label set {label_set.name}.",
                 f"Use {IGNORE} or one of {', '.join(label_set.keys)}.",
             )
-        corrections.set(file.sop_instance_uid, roi, None if structure == IGNORE else structure)
+        corrections.set(rtstruct_key(file), roi, None if structure == IGNORE else structure)
 
 
 def _divide(
@@ -250,24 +237,29 @@ def _divide(
     known: dict[str, CaseRecord],
     corrections: RoiCorrections,
     label_set: LabelSet,
-    options: ConversionOptions,
+    settings: ConversionSettings,
     roi_map: RoiMap | None,
 ) -> tuple[list[Outcome], list[_Work]]:
     """Tell what is known already from what is to be done."""
     outcomes, todo = [], []
     for planned in plan.cases:
-        mended = corrections.of(planned.link.rtstruct.sop_instance_uid)
         try:
-            fingerprint = fingerprint_of(planned, label_set, options, mended)
+            mended = corrections.of(rtstruct_key(planned.link.rtstruct))
+            fingerprint = fingerprint_of(planned, label_set, settings, mended, paths)
         except OSError as error:
-            outcomes.append(Outcome(planned.name, "failed", reason=f"{error.filename} vanished or cannot be read."))
+            failure = Failure(f"{error.filename} vanished or cannot be read.", "storage")
+            outcomes.append(Outcome(planned.name, "failed", failure=failure))
             continue
         before = known.get(planned.name)
-        if before is not None and before.fingerprint == fingerprint and _whole(paths, planned.name):
+        if before is not None and before.fingerprint == fingerprint and _whole(paths, before):
+            if before.choice_warnings != planned.warnings:
+                # Other files of the patient came or went: the voxels stay, what is said of the choice does not.
+                before = before.model_copy(update={"choice_warnings": planned.warnings})
+                write_record(before, paths.case(planned.name).record)
             outcomes.append(Outcome(planned.name, "kept", record=before))
             continue
         folder = paths.case(planned.name).folder
-        todo.append(_Work(planned, folder, label_set, roi_map, mended, options.synthetic_ptv, fingerprint))
+        todo.append(_Work(planned, folder, label_set, roi_map, mended, settings.synthetic_ptv, fingerprint))
     return outcomes, todo
 
 
@@ -290,11 +282,16 @@ def _convert_one(work: _Work) -> Outcome:
             )
             write_structures(case, files)
             writing[0].result()
-            write_record(case.record, files.record)
+            sizes = {file.name: file.stat().st_size for file in (files.ct, files.structures, files.labels)}
+            record = case.record.model_copy(update={"file_sizes": sizes})
+            write_record(record, files.record)
     except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is kept
-        failure = Failure.of(error)
-        return Outcome(name, "failed", None, failure.reason, failure.trace, failure.storage)
-    return Outcome(name, "converted", record=case.record)
+        return Outcome(name, "failed", failure=Failure.of(error))
+    return Outcome(name, "converted", record=record)
+
+
+def _ended(work: _Work) -> Outcome:
+    return Outcome(work.planned.name, "failed", failure=Failure.of_process())
 
 
 def _report_scan(found: ScanResult, reporter: Reporter) -> None:
@@ -302,39 +299,46 @@ def _report_scan(found: ScanResult, reporter: Reporter) -> None:
         reporter.warning(warning)
     if found.unreadable:
         path, reason = found.unreadable[0]
-        reporter.warning(f"{len(found.unreadable)} file(s) could not be read, the first: {path}: {reason}")
+        told = reason if str(path) in reason else f"{path}: {reason}"
+        reporter.warning(f"{len(found.unreadable)} file(s) could not be read, the first: {told}")
 
 
 def _report_outcome(outcome: Outcome, reporter: Reporter) -> None:
-    if outcome.state == "failed":
+    if outcome.failure is not None:
         reporter.warning(f"not converted: {outcome.reason}", outcome.case)
-        if outcome.trace:
-            reporter.log(outcome.trace, "error")
-        if outcome.storage_failed:
+        if outcome.failure.trace:
+            reporter.log(outcome.failure.trace, "error")
+        if outcome.failure.storage:
             raise StorageError(outcome.reason)
     elif outcome.state == "converted" and outcome.record is not None:
-        for warning in outcome.record.warnings:
+        for warning in outcome.record.all_warnings:
             reporter.warning(warning, outcome.case)
 
 
 def _retire_stale(outcome: Outcome, paths: CohortPaths) -> None:
-    # What was made from files that have changed since must not be trained on.
-    record = paths.case(outcome.case).record
-    if outcome.state == "failed" and record.is_file():
-        record.replace(record.with_name("case.stale.json"))
+    # What was made from files that have changed since must not be trained on. Of a machine that ran out of memory
+    # nothing follows for the data.
+    if outcome.failure is not None and outcome.failure.kind == "data":
+        _retire(paths, outcome.case)
 
 
-def _check_label_set(paths: CohortPaths, label_set: LabelSet) -> None:
-    record = CohortRecord(label_set=label_set_to_dict(label_set))
-    if paths.cohort.is_file():
-        before = read_record(CohortRecord, paths.cohort)
-        if label_set_from_dict(before.label_set, paths.cohort) != label_set:
-            raise UsageError(
-                f"{paths.root} was made with another version of the label set “{before.label_set.get('name')}”.",
-                "Convert into a new folder.",
-            )
-        record = before
-    write_record(record, paths.cohort)
+def _retire(paths: CohortPaths, case: str) -> bool:
+    record = paths.case(case).record
+    if not record.is_file():
+        return False
+    record.replace(record.with_name("case.stale.json"))
+    return True
+
+
+def _retire_unplanned(
+    known: dict[str, CaseRecord], found: ScanResult, plan: Plan, paths: CohortPaths, reporter: Reporter
+) -> None:
+    """Take out cases whose CT is here but is not to become a case any more."""
+    here = {volume_key(series) for patient in found.patients for series in patient.series}
+    planned = {one.name for one in plan.cases}
+    for name, record in known.items():
+        if name not in planned and record.source.volume_key in here and _retire(paths, name):
+            reporter.warning("no longer a case: its CT or RTSTRUCT is not taken any more.", name)
 
 
 def _known_cases(paths: CohortPaths, reporter: Reporter) -> dict[str, CaseRecord]:
@@ -347,9 +351,10 @@ def _known_cases(paths: CohortPaths, reporter: Reporter) -> dict[str, CaseRecord
     return known
 
 
-def _whole(paths: CohortPaths, name: str) -> bool:
-    case = paths.case(name)
-    return all(file.is_file() and file.stat().st_size > 0 for file in (case.ct, case.structures, case.labels))
+def _whole(paths: CohortPaths, record: CaseRecord) -> bool:
+    folder = paths.case(record.case).folder
+    files = {folder / name: size for name, size in record.file_sizes.items()}
+    return bool(files) and all(file.is_file() and file.stat().st_size == size for file, size in files.items())
 
 
 def _nothing_to_convert(dicom: Path, found: ScanResult, plan: Plan) -> BadInputError:
@@ -369,7 +374,7 @@ def _write_tables(paths: CohortPaths, label_set: LabelSet, plan: Plan, outcomes:
             continue
         with suppress(BadInputError):
             rows.append(TableRow.of_record(read_record(CaseRecord, case.record)))
-    patients: dict[str, Any] = {planned.name: planned for planned in plan.cases}
+    patients = {planned.name: planned for planned in plan.cases}
     rows += [TableRow.failed(name, patients[name].patient_id, outcome.reason) for name, outcome in failed.items()]
     rows += [TableRow.skipped(one.patient_id, one.description, one.reason) for one in plan.skipped]
     write_table(rows, label_set, paths.cases_table)

@@ -6,6 +6,7 @@ converted and still hold when folders are renamed.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from LungSegmentationLib.errors import BadInputError
@@ -15,10 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from LungSegmentationLib.cohort.paths import CohortPaths
+    from LungSegmentationLib.dicom.series import RTStructFile
 
-__all__ = ["RoiCorrections"]
+__all__ = ["RoiCorrections", "rtstruct_key"]
 
 SCHEMA = 1
+
+
+def rtstruct_key(file: RTStructFile) -> str:
+    """Return what corrections of an RTSTRUCT are kept by: its SOP Instance UID, or its content where it has none."""
+    return file.sop_instance_uid or f"sha256:{hashlib.sha256(file.path.read_bytes()).hexdigest()}"
 
 
 class RoiCorrections:

@@ -7,7 +7,17 @@ import numpy as np
 from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.structures import Mask
 
-__all__ = ["with_margin"]
+__all__ = ["check_margin", "with_margin"]
+
+LARGEST_MARGIN = 50.0  # mm
+
+
+def check_margin(margin: float) -> None:
+    """Refuse a margin that is not a positive length of at most 50 mm."""
+    if not 0 < margin <= LARGEST_MARGIN:
+        raise UsageError(
+            f"A margin of {margin:g} mm cannot be meant.", f"Give more than 0 and at most {LARGEST_MARGIN:g} mm."
+        )
 
 
 def with_margin(mask: Mask, spacing: tuple[float, float, float], margin: float, within: Mask | None = None) -> Mask:
@@ -29,8 +39,7 @@ def with_margin(mask: Mask, spacing: tuple[float, float, float], margin: float, 
     UsageError
         If the margin is not a positive length of at most 50 mm.
     """
-    if not 0 < margin <= 50:
-        raise UsageError(f"A margin of {margin:g} mm cannot be meant.", "Give more than 0 and at most 50 mm.")
+    check_margin(margin)
     from scipy import ndimage
 
     grown = mask.copy()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from LungSegmentationLib.cohort.case import roi_infos
-from LungSegmentationLib.cohort.corrections import RoiCorrections
-from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases
+from LungSegmentationLib.cohort.corrections import RoiCorrections, rtstruct_key
+from LungSegmentationLib.cohort.options import NO_MAP, ConversionOptions
+from LungSegmentationLib.cohort.records import CohortRecord, ConversionSettings, read_record
+from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, roi_infos
 from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiMap, assign, load_roi_rules
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.errors import LungSegError
 
 if TYPE_CHECKING:
+    from LungSegmentationLib.cohort.paths import CohortPaths
     from LungSegmentationLib.dicom.scan import ScanResult
     from LungSegmentationLib.labels import LabelSet
 
@@ -31,17 +33,39 @@ class CasePreview:
 
 
 def preview_cases(
-    found: ScanResult,
-    label_set: LabelSet,
-    *,
-    roi_map: RoiMap | None = None,
-    corrections: RoiCorrections | None = None,
-    ct: str = "all",
-    rtstruct: str = "most-structures",
+    found: ScanResult, label_set: LabelSet, options: ConversionOptions | None = None, cohort: CohortPaths | None = None
 ) -> tuple[Plan, tuple[CasePreview, ...]]:
-    """Return the plan of a conversion and, for each case, the fate of each ROI. Reads contours, no pixels."""
+    """Return the plan of a conversion and, for each case, the fate of each ROI. Reads contours, no pixels.
+
+    Parameters
+    ----------
+    found
+        What a scan found.
+    label_set
+        Structures to look for.
+    options
+        As for the conversion.
+    cohort
+        The cohort that it would go to: its corrections and remembered settings count.
+
+    Raises
+    ------
+    UsageError, BadInputError
+        If an option is wrong, or the folder is no cohort.
+    """
+    options = options or ConversionOptions()
+    options.check(label_set)
+    before, corrections, roi_map = ConversionSettings(), RoiCorrections(), None
+    if cohort is not None:
+        cohort.require()
+        before = read_record(CohortRecord, cohort.cohort).conversion
+        corrections = RoiCorrections.read(cohort)
+        if before.roi_map and options.roi_map is None:
+            roi_map = RoiMap.read(cohort.root / before.roi_map, label_set)
+    if options.roi_map is not None and options.roi_map != NO_MAP:
+        roi_map = RoiMap.read(options.roi_map, label_set)
     rules = load_roi_rules()
-    plan = plan_cases(found, label_set, rules, ct=ct, rtstruct=rtstruct)
+    plan = plan_cases(found, label_set, rules, ct=options.ct or before.ct, rtstruct=options.rtstruct or before.rtstruct)
     previews = []
     for planned in plan.cases:
         try:
@@ -49,7 +73,7 @@ def preview_cases(
         except LungSegError as error:
             previews.append(CasePreview(planned, None, {}, planned.warnings, str(error)))
             continue
-        mended = corrections.of(read.sop_instance_uid) if corrections else None
+        mended = corrections.of(rtstruct_key(planned.link.rtstruct))
         assignment = assign(roi_infos(read), label_set, rules, roi_map=roi_map, corrections=mended)
         contours = {roi.number: len(roi.contours) for roi in read.rois}
         warnings = (*planned.warnings, *read.warnings, *assignment.warnings)

@@ -111,8 +111,27 @@ class CaseRecord(Record):
     synthetic: tuple[str, ...]
     structures: dict[str, StructureRecord]
     interpolated_slices: tuple[int, ...]
+    choice_warnings: tuple[str, ...]
     warnings: tuple[str, ...]
     fingerprint: str
+    file_sizes: dict[str, int]
+
+    @property
+    def all_warnings(self) -> tuple[str, ...]:
+        """How CT and RTSTRUCT were chosen among several, then what the files themselves gave cause to say."""
+        return (*self.choice_warnings, *self.warnings)
+
+
+class ConversionSettings(Record):
+    """How a cohort was last converted: held by the next call unless it says otherwise.
+
+    ``roi_map`` is the name of the cohort's own copy of the user's file; ``synthetic_ptv`` is in mm.
+    """
+
+    roi_map: str | None = None
+    synthetic_ptv: float | None = None
+    ct: str = "all"
+    rtstruct: str = "most-structures"
 
 
 class CohortRecord(Record):
@@ -127,6 +146,7 @@ class CohortRecord(Record):
     schema_version: Literal[1] = SCHEMA
     software_version: str = __version__
     label_set: dict[str, Any]
+    conversion: ConversionSettings = ConversionSettings()
     slice_size: int | None = None
     window: tuple[float, float] | None = None
     field_of_view: Literal["full", "body"] | None = None

@@ -34,7 +34,7 @@ class TableRow:
     @classmethod
     def of_record(cls, record: CaseRecord) -> TableRow:
         """Return the row of a finished case."""
-        return cls(record.case, record.source.patient_id, "done", record, " | ".join(record.warnings))
+        return cls(record.case, record.source.patient_id, "done", record, " | ".join(record.all_warnings))
 
     @classmethod
     def failed(cls, case: str, patient_id: str, reason: str) -> TableRow:
@@ -79,7 +79,7 @@ def _cells(row: TableRow, label_set: LabelSet) -> list[object]:
         " ".join(record.annotated),
         " ".join(record.synthetic),
         *(f"{record.structures[key].volume_cc:.2f}" if key in record.structures else "" for key in label_set.keys),
-        len(record.warnings),
+        len(record.all_warnings),
         row.reason,
     ]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from training_runs import run_training, scores, table
 
-from LungSegmentationLib.cohort.convert import ConversionOptions, convert
+from LungSegmentationLib.cohort.convert import convert
+from LungSegmentationLib.cohort.options import ConversionOptions
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
 from LungSegmentationLib.cohort.splits import Split, write_splits

@@ -16,10 +16,19 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from LungSegmentationLib.cohort.convert import Conversion, ConversionOptions, convert
+from LungSegmentationLib.cohort.batch import side_by_side
+from LungSegmentationLib.cohort.convert import Conversion, convert
+from LungSegmentationLib.cohort.options import NO_MAP, ConversionOptions
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, read_record
-from LungSegmentationLib.errors import BadInputError, CancelledError, ExitCode, StorageError, UsageError
+from LungSegmentationLib.errors import (
+    BadInputError,
+    CancelledError,
+    ExitCode,
+    MemoryLimitError,
+    StorageError,
+    UsageError,
+)
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.jobs.events import SilentReporter
 from LungSegmentationLib.labels import load_label_set
@@ -265,6 +274,105 @@ def test_a_correction_wins_is_remembered_and_converts_anew(phantoms: Path, tmp_p
         convert(phantoms / "dicom", cohort, ConversionOptions(corrections=(f"{name}/{roi}=hart",)))
 
 
+def _states(conversion: Conversion) -> set[str]:
+    return {outcome.state for outcome in conversion.outcomes}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"synthetic_ptv": 500.0},
+        {"synthetic_ptv": -3.0},
+        {"ct": "best"},
+        {"jobs": 0},
+        {"roi_map": {"Heart": "hart"}},
+        {"corrections": ("nonsense",)},
+    ],
+)
+def test_a_mistyped_option_touches_no_finished_case(phantoms: Path, tmp_path: Path, wrong: dict[str, object]) -> None:
+    cohort = tmp_path / "cohort"
+    convert(phantoms / "dicom", cohort)
+    if "roi_map" in wrong:
+        (tmp_path / "map.json").write_text(json.dumps(wrong["roi_map"]))
+        wrong = {"roi_map": tmp_path / "map.json"}
+    with pytest.raises((UsageError, BadInputError)):
+        convert(phantoms / "dicom", cohort, ConversionOptions(**wrong))  # type: ignore[arg-type]
+    assert len(CohortPaths(cohort).finished_cases()) == 3
+    assert _states(convert(phantoms / "dicom", cohort)) == {"kept"}
+
+
+def test_the_cohort_remembers_how_it_was_converted_until_told_otherwise(phantoms: Path, tmp_path: Path) -> None:
+    cohort, table = tmp_path / "cohort", tmp_path / "map.csv"
+    table.write_text("name,structure\nBODY,heart\nHaert,heart\n", encoding="utf-8")
+    convert(phantoms / "dicom", cohort, ConversionOptions(roi_map=table, synthetic_ptv=15.0))
+    table.unlink()
+    assert _states(convert(phantoms / "dicom", cohort)) == {"kept"}
+    plain = convert(phantoms / "dicom", cohort, ConversionOptions(roi_map=NO_MAP, synthetic_ptv=0))
+    assert "converted" in _states(plain)
+    assert not any(_record(plain, o.case).synthetic for o in plain.outcomes)
+    assert not any(r.by == "map" for o in plain.outcomes for r in _record(plain, o.case).rois)
+    assert _states(convert(phantoms / "dicom", cohort)) == {"kept"}
+
+
+def test_a_case_that_is_not_taken_any_more_is_no_case_any_more(phantoms: Path, tmp_path: Path) -> None:
+    dicom, cohort = tmp_path / "dicom", tmp_path / "cohort"
+    one = min((phantoms / "dicom").iterdir())
+    for name, date in (("a", "20200101"), ("b", "20210101")):
+        shutil.copytree(one, dicom / name)
+        _reidentify(dicom / name, PatientID="X", PatientName="A", PatientBirthDate="", StudyDate=date)
+    assert len(convert(dicom, cohort).outcomes) == 2
+    newest = convert(dicom, cohort, ConversionOptions(ct="newest"))
+    assert len(newest.outcomes) == 1
+    assert [case.name for case in newest.paths.finished_cases()] == [newest.outcomes[0].case]
+    assert len(convert(dicom, cohort, ConversionOptions(ct="all")).paths.finished_cases()) == 2
+
+
+def test_a_truncated_file_of_a_case_is_seen_and_made_again(phantoms: Path, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    first = convert(phantoms / "dicom", cohort)
+    victim = first.paths.case(first.outcomes[0].case).ct
+    victim.write_bytes(victim.read_bytes()[:500])
+    states = {o.case: o.state for o in convert(phantoms / "dicom", cohort).outcomes}
+    assert states[first.outcomes[0].case] == "converted"
+    assert sorted(states.values()) == ["converted", "kept", "kept"]
+
+
+def _dies_for_one(number: int) -> str:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"did {number}"
+
+
+def test_an_item_whose_process_is_killed_is_lost_alone() -> None:
+    results = list(side_by_side(_dies_for_one, range(5), 2, lambda number: f"lost {number}"))
+    assert sorted(results) == ["did 0", "did 1", "did 3", "did 4", "lost 2"]
+
+
+def test_a_machine_without_memory_does_not_take_finished_cases_away(
+    phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = tmp_path / "cohort"
+    convert(phantoms / "dicom", cohort)
+
+    def hungry(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("LungSegmentationLib.cohort.convert.import_case", hungry)
+    with pytest.raises(MemoryLimitError, match="None of the 3"):
+        convert(phantoms / "dicom", cohort, ConversionOptions(synthetic_ptv=15.0))
+    assert len(CohortPaths(cohort).finished_cases()) == 3
+
+
+def test_a_stop_is_heard_during_the_scan(phantoms: Path, tmp_path: Path) -> None:
+    class StopAtOnce(SilentReporter):
+        def check_cancelled(self) -> None:
+            raise CancelledError("Stopped as asked.")
+
+    with pytest.raises(CancelledError):
+        convert(phantoms / "dicom", tmp_path / "cohort", reporter=StopAtOnce())
+    assert not (tmp_path / "cohort").exists()
+
+
 def test_a_users_map_of_roi_names_wins_over_the_rules(phantoms: Path, tmp_path: Path) -> None:
     table = tmp_path / "map.csv"
     table.write_text("name,structure\nBODY,heart\n", encoding="utf-8")
@@ -382,7 +490,7 @@ def test_lung1_002_and_its_second_rtstruct_become_one_case_by_the_stated_rule(da
     expected |= {"lung_right": 658479, "lung_left": 686334}
     for key, voxels in expected.items():
         assert record.structures[key].voxels == pytest.approx(voxels, rel=1e-3)
-    assert any("2 RTSTRUCTs" in warning for warning in record.warnings)
+    assert any("2 RTSTRUCTs" in warning for warning in record.choice_warnings)
     newest = convert(dicom, tmp_path / "newest", ConversionOptions(rtstruct="newest"))
     assert len(newest.outcomes) == 1
 
