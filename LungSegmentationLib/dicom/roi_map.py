@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -67,6 +67,10 @@ class RoiMapEntry:
     place: str
 
 
+def _fits(entry: RoiMapEntry, same: str) -> bool:
+    return fnmatchcase(same, _same(entry.name))
+
+
 @dataclass(frozen=True)
 class RoiMap:
     """Names and patterns → structures, in the order of the file.
@@ -123,9 +127,32 @@ class RoiMap:
             if _same(entry.name) == same:
                 return entry
         for entry in self.entries:
-            if fnmatchcase(same, _same(entry.name)):
+            if _fits(entry, same):
                 return entry
         return None
+
+    def unmatched(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names and patterns of the map that fit none of the ROI names of a whole input.
+
+        Each may be a misspelling, which would otherwise do nothing without a word. An entry that fits a name counts
+        as matched, even where another entry wins.
+
+        Parameters
+        ----------
+        names
+            ROI names of all RTSTRUCTs that the map is used for.
+
+        Returns
+        -------
+        tuple of str
+            As written in the map, in its order.
+        """
+        given = {_same(name) for name in names}
+        return tuple(
+            entry.name
+            for entry in self.entries
+            if _same(entry.name) not in given and not any(_fits(entry, name) for name in given)
+        )
 
     def structure(self, entry: RoiMapEntry, label_set: LabelSet) -> str | None:
         """Return the structure key of an entry, ``None`` to ignore."""

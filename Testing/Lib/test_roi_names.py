@@ -404,6 +404,20 @@ def test_an_unknown_structure_in_the_map_is_found_at_use_too(tmp_path: Path):
         take("Liver", roi_map=roi_map)
 
 
+def test_an_unknown_structure_in_the_map_is_refused_at_once_though_no_roi_has_the_name(tmp_path: Path):
+    for text in ('{"no such ROI": "lung"}', "name,structure\nno such ROI,lung\n"):
+        with pytest.raises(BadInputError, match=r"no such ROI.*is no structure"):
+            RoiMap.read(written(tmp_path, text), THORAX)
+
+
+def test_the_entries_of_a_map_that_fit_no_roi_are_told(tmp_path: Path):
+    text = '{"Haert": "heart", "COEUR": "heart", "GTV*": "gtv", "GTV1": "gtv", "Lng?": "lung_left", "T[1]": "ptv"}'
+    roi_map = RoiMap.read(written(tmp_path, text), THORAX)
+    assert roi_map.unmatched(["Heart", " cœur", "coeur ", "GTV1", "T[1]"]) == ("Haert", "Lng?")
+    assert roi_map.unmatched(iter(["Haert", "LNGX", "coeur", "gtvn", "t1"])) == ("GTV1",)
+    assert roi_map.unmatched([]) == tuple(entry.name for entry in roi_map.entries)
+
+
 def test_corrections_win_over_everything(tmp_path: Path):
     roi_map = RoiMap.read(written(tmp_path, '{"A": "heart", "B": "heart"}'))
     assignment = take("A", "B", "Heart", "Lung L", roi_map=roi_map, corrections={"B": "esophagus", 3: "Heart", 4: None})
