@@ -235,9 +235,12 @@ class Trainer(Generic[B]):
             try:
                 self._learn_epoch()
                 validation = self._validate()
-            except CancelledError:
+            except CancelledError as error:
                 self._save()
-                raise
+                raise CancelledError(
+                    f"{error} {self.step} of {self.sampler.steps} steps of epoch {self.epoch + 1} are done and saved.",
+                    "Go on with --resume.",
+                ) from error
             self._end_epoch(validation)
         return Trained(
             epochs=self.epoch,
