@@ -1,7 +1,9 @@
 """Which CT and which RTSTRUCT of each patient become a case, and what the case is called.
 
 The rule: every CT that contours were drawn on becomes a case. An RTSTRUCT belongs to the CT that it references, else to
-the one in its frame of reference, else to the one that its contours lie in; among equals, to the one with most slices.
+the one in its frame of reference, else to the one that its contours lie in. Among several of these it belongs to the
+one whose images most contours name, then whose frame of reference they are in, whose slices they lie in, of which it
+names most images, which is of its study, which has most slices.
 Of several RTSTRUCTs of one CT the one with most structures of the label set is taken, among equals the newest. Each
 choice among several is a warning of the case, and options choose otherwise.
 """
@@ -33,6 +35,15 @@ CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
 RTSTRUCT_CHOICES: tuple[str, ...] = ("most-structures", "newest", "oldest")
 
 _LINK_RANK = {"reference": 0, "frame of reference": 1, "geometry": 2}
+# Why one of several CTs was taken, in the order in which they are compared.
+_BETTER = (
+    "because more contours name its images",
+    "because more contours are in its frame of reference",
+    "because the contours lie in its slices",
+    "because the RTSTRUCT names more of its images",
+    "because it is of the same study as the RTSTRUCT",
+    "because it has more slices",
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,8 @@ def plan_cases(
         chosen, left_out = _cases_of(patient, lambda file: _structure_count(file, label_set, rules), ct, rtstruct)
         candidates += chosen
         skipped += left_out
+    candidates, unclear = _without_shared_uids(candidates)
+    skipped += unclear
     names = _name([c.link.series for c in candidates], known_names or {})
     cases = [
         PlannedCase(
@@ -131,6 +144,26 @@ def plan_cases(
         for candidate in candidates
     ]
     return Plan(tuple(sorted(cases, key=lambda case: case.name)), tuple(skipped))
+
+
+def _without_shared_uids(candidates: list[_Candidate]) -> tuple[list[_Candidate], list[Skipped]]:
+    """Leave out CTs of several patients with one series UID: a case could become that of the other one unnoticed."""
+    owners: dict[str, list[_Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        owners[volume_key(candidate.link.series)].append(candidate)
+    skipped = [
+        Skipped(
+            candidate.patient_id,
+            candidate.link.series.series_uid,
+            _describe_ct(candidate.link.series),
+            f"CTs of {len(sharing)} patients have this series UID, perhaps because one is an anonymized copy of the "
+            "other: convert them from separate folders into separate cohorts",
+        )
+        for sharing in owners.values()
+        if len(sharing) > 1
+        for candidate in sharing
+    ]
+    return [sharing[0] for sharing in owners.values() if len(sharing) == 1], skipped
 
 
 def _cases_of(
@@ -180,16 +213,27 @@ def _cases_of(
 
 
 def _best_series(links: Sequence[Link]) -> tuple[Link, tuple[str, ...]]:
-    ranked = sorted(links, key=lambda link: (_LINK_RANK[link.by], -link.series.slice_count, link.series.series_uid))
+    def rank(link: Link) -> tuple[int, ...]:
+        evidence, same_study = link.evidence, link.series.study_uid == link.rtstruct.study_uid
+        shown = evidence.named, evidence.in_frame, evidence.fits, evidence.images, same_study, link.series.slice_count
+        return tuple(-value for value in shown)
+
+    ranked = sorted(links, key=lambda link: (_LINK_RANK[link.by], rank(link), link.series.series_uid, link.series.part))
     best = ranked[0]
     equals = [link for link in ranked[1:] if link.by == best.by]
     if not equals:
         return best, ()
-    warning = (
-        f"{len(equals) + 1} CTs fit the RTSTRUCT by {best.by}: the one with most slices was taken "
-        f"({best.series.slice_count}, series …{best.series.series_uid[-12:]})."
-    )
-    return best, (warning,)
+    better = [mine != other for mine, other in zip(rank(best), rank(equals[0]), strict=True)]
+    if any(better):
+        why = f"{_describe_ct(best.series)} was taken, {_BETTER[better.index(True)]}"
+    else:
+        why = (
+            f"at least two of them equally well, as the phases of a 4D-CT do; {_describe_ct(best.series)} was taken, "
+            "the first by series UID, which may not be the one that the contours were drawn on"
+        )
+    rest = ", ".join(_describe_ct(link.series) for link in equals[:3])
+    more = f" and {len(equals) - 3} more" if len(equals) > 3 else ""
+    return best, (f"{len(equals) + 1} CTs fit the RTSTRUCT by {best.by}: {why}. Not taken: {rest}{more}.",)
 
 
 def _best_rtstruct(

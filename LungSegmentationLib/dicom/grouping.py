@@ -32,7 +32,10 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Person:
-    """Who a file is of; ``otherwise`` tells nameless ones apart by study or folder."""
+    """Who a file is of.
+
+    ``otherwise`` tells those without an id apart by study or folder: “ANON” is the name of many.
+    """
 
     patient_id: str
     name: str
@@ -88,8 +91,8 @@ def ct_series(slices: Sequence[Slice]) -> tuple[list[tuple[Person, CTSeries]], l
 def _person(one: Slice, study: str) -> Person:
     info = one.info
     name = " ".join(one.patient_name.replace("^", " ").casefold().split())
-    nobody = not info.patient_id and not name
-    return Person(info.patient_id, name, one.birth_date, (study or str(info.path.parent)) if nobody else "")
+    otherwise = "" if info.patient_id else study or str(info.path.parent)
+    return Person(info.patient_id, name, one.birth_date, otherwise)
 
 
 def _kind(info: ImageInfo, known: Sequence[_Kind]) -> _Kind:
@@ -189,13 +192,18 @@ def group_patients(
         found, refused = match(rtstruct, [one for _, one in series])
         warnings.extend(refused)
         persons = dict.fromkeys(owners[id(link.series)] for link in found)
-        if not persons:
+        if persons:
+            person = next(iter(persons))
+        else:
             person = _person_of_rtstruct(rtstruct, list(names))
             names.setdefault(person, rtstruct.patient_name)
-            persons = {person: None}
-        for person in persons:
-            files[person].append(describe(rtstruct))
-            links[person].extend(link for link in found if owners[id(link.series)] == person)
+        if len(persons) > 1:
+            warnings.append(
+                f"{rtstruct.path}: CTs of {len(persons)} patients fit this RTSTRUCT; it was taken for that of "
+                f"“{names[person]}” ({person.patient_id or 'no id'}, born {person.birth_date or 'unknown'}) only."
+            )
+        files[person].append(describe(rtstruct))
+        links[person].extend(link for link in found if owners[id(link.series)] == person)
     shared = Counter(person.patient_id for person in names)
     patients = []
     for person in sorted(names):
@@ -218,11 +226,10 @@ def group_patients(
 
 def _person_of_rtstruct(rtstruct: RTStruct, known: Sequence[Person]) -> Person:
     name = " ".join(rtstruct.patient_name.replace("^", " ").casefold().split())
-    if not rtstruct.patient_id and not name:
-        return Person("", "", "", rtstruct.study_uid or str(rtstruct.path.parent))
-    same = [person for person in known if person.patient_id == rtstruct.patient_id]
+    otherwise = "" if rtstruct.patient_id else rtstruct.study_uid or str(rtstruct.path.parent)
+    same = [person for person in known if (person.patient_id, person.otherwise) == (rtstruct.patient_id, otherwise)]
     named = [person for person in same if person.name == name]
-    return (named or same or [Person(rtstruct.patient_id, name, "")])[0]
+    return (named or same or [Person(rtstruct.patient_id, name, "", otherwise)])[0]
 
 
 def _studies(series: Sequence[CTSeries]) -> tuple[Study, ...]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from LungSegmentationLib.dicom.rtstruct import ContourType, RTStruct, read_rtstruct
-from LungSegmentationLib.dicom.series import CTSeries, Link, LinkedBy, RTStructFile
+from LungSegmentationLib.dicom.series import CTSeries, Evidence, Link, LinkedBy, RTStructFile
 from LungSegmentationLib.dicom.slices import axes_of
 from LungSegmentationLib.errors import LungSegError
 
-__all__ = ["contours_fit", "describe", "match"]
+__all__ = ["contours_fit", "describe", "match", "rois_in_another_frame", "same_name"]
 
 # Contours drawn on a CT lie in its slices; another CT of the patient hardly ever has its slices at the same places.
 ON_SLICE: Final = 0.9
 ON_SLICE_DISTANCE: Final = 0.25
 INSIDE: Final = 0.99
+
+NO_EVIDENCE: Final = Evidence()
 
 Points = NDArray[np.float64]
 
@@ -29,6 +31,20 @@ class _Hit:
     series: CTSeries
     by: LinkedBy
     warnings: tuple[str, ...]
+    evidence: Evidence = NO_EVIDENCE
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """A closed contour: points (n, 3), LPS, mm; the frame of reference of its ROI; the images it claims to lie on."""
+
+    points: Points
+    frame: str
+    images: tuple[str, ...]
+
+
+Outlines = Callable[[], list[_Outline]]
+Found = tuple[list[_Hit], tuple[str, ...]]
 
 
 def describe(rtstruct: RTStruct) -> RTStructFile:
@@ -62,28 +78,56 @@ def match(rtstruct: RTStruct, series: Sequence[CTSeries]) -> tuple[tuple[Link, .
     Returns
     -------
     links
-        One a series that fits; the first way that finds any decides: reference, frame of reference, geometry. A link by
-        frame of reference or geometry stays within one patient id.
+        One a series that fits, that with most evidence first; the first way that finds any decides: reference, frame
+        of reference, geometry. A link by frame of reference or geometry stays within one patient id. Of several series,
+        those of the RTSTRUCT's own patient count, and none that its contours do not lie in if they lie in the first.
     warnings
         Why there is no link, or why a series that could be meant was not taken.
     """
     file = describe(rtstruct)
-    contours = _lazy_contours(rtstruct)
+    outlines = _lazy_outlines(rtstruct)
     for find in (_by_reference, _by_frame_of_reference, _by_geometry):
-        hits, refused = find(rtstruct, series, contours)
+        hits, refused = find(rtstruct, series, outlines)
         if hits or refused:
-            return tuple(Link(file, hit.series, hit.by, hit.warnings) for hit in hits), refused
+            hits = _weighed(rtstruct, hits, outlines)
+            return tuple(Link(file, hit.series, hit.by, hit.warnings, hit.evidence) for hit in hits), refused
     return (), (f"{rtstruct.path}: no CT in the folder belongs to this RTSTRUCT.",)
 
 
-Contours = Callable[[], list[Points]]
-Found = tuple[list[_Hit], tuple[str, ...]]
+def rois_in_another_frame(rtstruct: RTStruct, frame_of_reference_uid: str) -> frozenset[int]:
+    """Find the ROIs that are not drawn on a CT although others of the same file are.
+
+    Parameters
+    ----------
+    rtstruct
+        Read with contours.
+    frame_of_reference_uid
+        That of the CT.
+
+    Returns
+    -------
+    frozenset
+        Numbers of the ROIs whose frame of reference (3006,0024) is another one: their coordinates mean other places
+        (DICOM PS3.3 C.8.8.5). Empty if no ROI with contours has the CT's frame, because then the file as a whole was
+        told to be drawn on this CT by where its contours lie.
+    """
+    drawn = [roi for roi in rtstruct.rois if any(contour.encloses for contour in roi.contours)]
+    if not frame_of_reference_uid or all(roi.frame_of_reference_uid != frame_of_reference_uid for roi in drawn):
+        return frozenset()
+    frames = {"", frame_of_reference_uid}
+    return frozenset(roi.number for roi in rtstruct.rois if roi.frame_of_reference_uid not in frames)
 
 
-def _lazy_contours(rtstruct: RTStruct) -> Contours:
-    kept: list[list[Points]] = []
+def same_name(one: str, other: str) -> bool:
+    """Whether two Patient's Names can be one person's: spelled alike but for case and separators, or one is empty."""
+    first, second = (" ".join(name.replace("^", " ").casefold().split()) for name in (one, other))
+    return not first or not second or first == second
 
-    def contours() -> list[Points]:
+
+def _lazy_outlines(rtstruct: RTStruct) -> Outlines:
+    kept: list[list[_Outline]] = []
+
+    def outlines() -> list[_Outline]:
         if not kept:
             try:
                 whole = read_rtstruct(rtstruct.path, with_contours=True)
@@ -91,41 +135,105 @@ def _lazy_contours(rtstruct: RTStruct) -> Contours:
                 # Reported where the contours are used; here it means that nothing can be said by geometry.
                 kept.append([])
             else:
-                drawn = [contour for roi in whole.rois for contour in roi.contours]
-                kept.append([c.points for c in drawn if c.type is not ContourType.POINT and len(c.points) > 2])
+                drawn = [
+                    _Outline(contour.points, roi.frame_of_reference_uid, contour.image_uids)
+                    for roi in whole.rois
+                    for contour in roi.contours
+                    if contour.type is not ContourType.POINT and len(contour.points) > 2
+                ]
+                kept.append(drawn)
         return kept[0]
 
-    return contours
+    return outlines
 
 
-def _by_reference(rtstruct: RTStruct, series: Sequence[CTSeries], contours: Contours) -> Found:
+def _fit(outlines: Sequence[_Outline], series: CTSeries) -> bool:
+    """Whether contours lie in the slices: those in the frame of reference of the series, if there are any, else all."""
+    frame = series.frame_of_reference_uid
+    own = [outline.points for outline in outlines if frame and outline.frame == frame]
+    return contours_fit(own or [outline.points for outline in outlines], series)
+
+
+def _weighed(rtstruct: RTStruct, hits: list[_Hit], outlines: Outlines) -> list[_Hit]:
+    """Put the series that most speaks for first, and leave out those that the contours do not lie in."""
+    belonging = [_belonging(rtstruct, hit.series) for hit in hits]
+    hits = [hit for hit, rank in zip(hits, belonging, strict=True) if rank == max(belonging)]
     images = rtstruct.referenced_image_uids
-    named = [(one, len(images.intersection(one.sop_instance_uids))) for one in series]
-    named = [(one, count) for one, count in named if count or (one.series_uid in rtstruct.referenced_series_uids)]
-    if any(count for _, count in named):
-        named = [(one, count) for one, count in named if count]
+    if len(hits) < 2:
+        return [
+            replace(hit, evidence=Evidence(images=len(images.intersection(hit.series.sop_instance_uids))))
+            for hit in hits
+        ]
+    drawn = outlines()
+    weighed = []
+    for hit in hits:
+        own, frame = frozenset(hit.series.sop_instance_uids), hit.series.frame_of_reference_uid
+        evidence = Evidence(
+            named=sum(not own.isdisjoint(outline.images) for outline in drawn),
+            in_frame=sum(bool(frame) and outline.frame == frame for outline in drawn),
+            fits=_fit(drawn, hit.series),
+            images=len(images & own),
+        )
+        weighed.append(replace(hit, evidence=evidence))
+    weighed.sort(key=lambda hit: hit.evidence, reverse=True)
+    return _without_misfits(rtstruct, weighed, len(drawn))
+
+
+def _belonging(rtstruct: RTStruct, series: CTSeries) -> tuple[bool, bool]:
+    return series.patient_id == rtstruct.patient_id, same_name(series.patient_name, rtstruct.patient_name)
+
+
+def _without_misfits(rtstruct: RTStruct, hits: list[_Hit], contours: int) -> list[_Hit]:
+    name, best = rtstruct.path.name, hits[0]
+    warnings = list(best.warnings)
+    elsewhere = sum(hit.evidence.named for hit in hits[1:])
+    if best.evidence.named and elsewhere:
+        warnings.append(
+            f"{best.evidence.named} of the {contours} contours of {name} name images of this series, {elsewhere} those "
+            "of others; all are placed by their coordinates."
+        )
+    fitting = [hit for hit in hits if hit.evidence.fits]
+    if fitting and not best.evidence.fits:
+        warnings.append(
+            f"{name} names this series, but its contours do not lie in the slices; they do lie in those of "
+            f"{_named(fitting)}. Look at this case before you use it."
+        )
+    left_out = [hit for hit in hits if best.evidence.fits and not hit.evidence.fits]
+    if left_out:
+        warnings.append(f"{name} may mean {_named(left_out)} as well, but its contours do not lie in those slices.")
+    return [replace(best, warnings=tuple(warnings)), *(hit for hit in hits[1:] if hit not in left_out)]
+
+
+def _named(hits: Sequence[_Hit]) -> str:
+    shown = [f"series …{hit.series.series_uid[-12:]} ({hit.series.slice_count} slice(s))" for hit in hits[:3]]
+    return ", ".join(shown) + (f" and {len(hits) - 3} more" if len(hits) > 3 else "")
+
+
+def _by_reference(rtstruct: RTStruct, series: Sequence[CTSeries], outlines: Outlines) -> Found:
+    images = rtstruct.referenced_image_uids
+    named = [(one, images.intersection(one.sop_instance_uids)) for one in series]
+    named = [(one, found) for one, found in named if found or one.series_uid in rtstruct.referenced_series_uids]
+    missing = len(images.difference(*(found for _, found in named)))
     hits, refused = [], []
-    for one, count in named:
+    for one, found in named:
         warnings = []
-        if images and not count:
+        if images and not found:
             warnings.append(
                 f"{rtstruct.path.name} refers to this series, but none of the {len(images)} images it names is in it; "
                 "its contours are placed by position."
             )
-        elif count < len(images):
-            warnings.append(
-                f"{len(images) - count} of the {len(images)} images that {rtstruct.path.name} names are not there."
-            )
+        elif missing:
+            warnings.append(f"{missing} of the {len(images)} images that {rtstruct.path.name} names are not there.")
         if rtstruct.patient_id and one.patient_id and rtstruct.patient_id != one.patient_id:
             warnings.append(
                 f"{rtstruct.path.name} is of patient “{rtstruct.patient_id}”, the CT that it refers to of "
                 f"“{one.patient_id}”."
             )
         if _frames_differ(rtstruct, one):
-            if not contours_fit(contours(), one):
+            if not _fit(outlines(), one):
                 refused.append(
                     f"{rtstruct.path}: it refers to the CT in {one.files[0].parent}, but has another frame of "
-                    "reference and its contours do not lie in that CT; it was not used."
+                    "reference and its contours do not lie in that CT; it was not used for it."
                 )
                 continue
             warnings.append(
@@ -136,17 +244,20 @@ def _by_reference(rtstruct: RTStruct, series: Sequence[CTSeries], contours: Cont
     return hits, tuple(refused)
 
 
+def _frames(rtstruct: RTStruct) -> frozenset[str]:
+    """Return the frames of reference that the coordinates are in: those of the ROIs, else all that the file names."""
+    of_rois = frozenset(roi.frame_of_reference_uid for roi in rtstruct.rois) - {""}
+    return of_rois or frozenset(rtstruct.frame_of_reference_uids)
+
+
 def _frames_differ(rtstruct: RTStruct, series: CTSeries) -> bool:
-    frames = rtstruct.frame_of_reference_uids
+    frames = _frames(rtstruct)
     return bool(frames and series.frame_of_reference_uid and series.frame_of_reference_uid not in frames)
 
 
-def _by_frame_of_reference(rtstruct: RTStruct, series: Sequence[CTSeries], contours: Contours) -> Found:
-    same = [
-        one
-        for one in series
-        if one.frame_of_reference_uid and one.frame_of_reference_uid in rtstruct.frame_of_reference_uids
-    ]
+def _by_frame_of_reference(rtstruct: RTStruct, series: Sequence[CTSeries], _: Outlines) -> Found:
+    frames = _frames(rtstruct)
+    same = [one for one in series if one.frame_of_reference_uid and one.frame_of_reference_uid in frames]
     own = [one for one in same if one.patient_id == rtstruct.patient_id]
     if not own:
         strangers = sorted({one.patient_id for one in same})
@@ -161,21 +272,19 @@ def _by_frame_of_reference(rtstruct: RTStruct, series: Sequence[CTSeries], conto
             f"The series that {rtstruct.path.name} refers to is not in the folder; this one has the same frame of "
             "reference."
         )
-    if len(own) > 1:
-        fitting = [one for one in own if contours_fit(contours(), one)]
-        own = fitting or own
-        if len(own) > 1:
-            warnings.append(f"{len(own)} series have the frame of reference of {rtstruct.path.name}.")
     return [_Hit(one, "frame of reference", tuple(warnings)) for one in own], ()
 
 
-def _by_geometry(rtstruct: RTStruct, series: Sequence[CTSeries], contours: Contours) -> Found:
+def _by_geometry(rtstruct: RTStruct, series: Sequence[CTSeries], outlines: Outlines) -> Found:
     own = [one for one in series if one.patient_id == rtstruct.patient_id]
-    # The same id in another study may be another person: geometry alone crosses studies only if there is one CT.
-    near = [one for one in own if one.study_uid == rtstruct.study_uid] or (own if len(own) == 1 else [])
+    # The same id in another study may be another person, and without an id it is: geometry alone crosses studies only
+    # if there is one CT of that id, and nothing says that it is of somebody else.
+    near = [one for one in own if one.study_uid == rtstruct.study_uid]
+    if not near and len(own) == 1 and rtstruct.patient_id and same_name(own[0].patient_name, rtstruct.patient_name):
+        near = own
     if not near:
         return [], ()
-    fitting = [one for one in near if contours_fit(contours(), one)]
+    fitting = [one for one in near if _fit(outlines(), one)]
     if not fitting:
         reason = "it refers to no CT in the folder and its contours do not lie in the slices of the patient's CT"
         return [], (f"{rtstruct.path}: {reason}; it was not used.",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["CTSeries", "Link", "LinkedBy", "Patient", "RTStructFile", "ScanResult", "Study"]
+__all__ = ["CTSeries", "Evidence", "Link", "LinkedBy", "Patient", "RTStructFile", "ScanResult", "Study"]
 
 LinkedBy = Literal["reference", "frame of reference", "geometry"]
 
@@ -116,6 +116,28 @@ class RTStructFile:
         }
 
 
+@dataclass(frozen=True, order=True)
+class Evidence:
+    """What speaks for a series among several that an RTSTRUCT may be drawn on: more is better, the first counts most.
+
+    Attributes
+    ----------
+    named
+        Contours that name an image of the series; 0 where there was no other series and nobody looked.
+    in_frame
+        Contours of ROIs in the frame of reference of the series; likewise.
+    fits
+        Whether the contours lie in its slices; likewise.
+    images
+        Images of the series that the RTSTRUCT names as a whole.
+    """
+
+    named: int = 0
+    in_frame: int = 0
+    fits: bool = False
+    images: int = 0
+
+
 @dataclass(frozen=True)
 class Link:
     """An RTSTRUCT and a CT that its contours are drawn on, and how that is known."""
@@ -124,6 +146,7 @@ class Link:
     series: CTSeries
     by: LinkedBy
     warnings: tuple[str, ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a JSON file can hold."""

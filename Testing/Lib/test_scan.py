@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from pydicom import Dataset, Sequence
 from pydicom.uid import ImplicitVRLittleEndian
 
 from LungSegmentationLib.dicom.ct import read_ct
+from LungSegmentationLib.dicom.matching import rois_in_another_frame
+from LungSegmentationLib.dicom.rtstruct import ROI, Contour, RTStruct
 from LungSegmentationLib.dicom.scan import CTSeries, ScanResult, scan
 from LungSegmentationLib.errors import BadInputError, CancelledError
 
@@ -32,8 +35,14 @@ def write_rtstruct(
     uid: str = "8.8.1",
     heights: tuple[float, ...] = (0, 3, 6),
     shift: float = 0,
+    others: tuple[tuple[str, str, tuple[str, ...]], ...] = (),
+    drawn_on: tuple[str, ...] = (),
 ) -> Path:
-    """An RTSTRUCT with one square contour at each height, inside the slices that ``write_series`` makes of PLANES."""
+    """An RTSTRUCT with one square contour at each height, inside the slices that ``write_series`` makes of PLANES.
+
+    ``others`` are more series that it refers to, each with its frame of reference and images; ``drawn_on`` is the image
+    that each contour names.
+    """
     dataset = Dataset()
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.481.3"
     dataset.SOPInstanceUID, dataset.SeriesInstanceUID, dataset.StudyInstanceUID = uid, uid + ".1", study
@@ -46,25 +55,31 @@ def write_rtstruct(
             setattr(result, keyword, value)
         return result
 
-    named = [
-        item(ReferencedSOPClassUID="1.2.840.10008.5.1.4.1.1.2", ReferencedSOPInstanceUID=image) for image in images
-    ]
-    referenced = item(FrameOfReferenceUID=frame)
-    if series:
-        one = item(SeriesInstanceUID=series, ContourImageSequence=Sequence(named))
-        studies = item(ReferencedSOPInstanceUID=study, RTReferencedSeriesSequence=Sequence([one]))
-        referenced.RTReferencedStudySequence = Sequence([studies])
-    dataset.ReferencedFrameOfReferenceSequence = Sequence([referenced])
+    def named(uids: tuple[str, ...]) -> Sequence:
+        kind = "1.2.840.10008.5.1.4.1.1.2"
+        return Sequence([item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=image) for image in uids])
+
+    references = []
+    for own_series, own_frame, own_images in ((series, frame, images), *others):
+        referenced = item(FrameOfReferenceUID=own_frame)
+        if own_series:
+            one = item(SeriesInstanceUID=own_series, ContourImageSequence=named(own_images))
+            studies = item(ReferencedSOPInstanceUID=study, RTReferencedSeriesSequence=Sequence([one]))
+            referenced.RTReferencedStudySequence = Sequence([studies])
+        references.append(referenced)
+    dataset.ReferencedFrameOfReferenceSequence = Sequence(references)
     dataset.StructureSetROISequence = Sequence(
         [item(ROINumber=1, ROIName="Lung L", ReferencedFrameOfReferenceUID=frame, ROIGenerationAlgorithm="")]
     )
     contours = []
-    for height in heights:
+    for place, height in enumerate(heights):
         corners = [(1, 1), (5, 1), (5, 4), (1, 4)]
         points = [value for x, y in corners for value in (x + shift, y, height)]
         contour = item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=4, ContourData=points)
         if images and not series:
-            contour.ContourImageSequence = Sequence(named[:1])
+            contour.ContourImageSequence = named(images[:1])
+        if drawn_on:
+            contour.ContourImageSequence = named(drawn_on[place : place + 1])
         contours.append(contour)
     dataset.ROIContourSequence = Sequence([item(ReferencedROINumber=1, ContourSequence=Sequence(contours))])
     return write(path, dataset, ImplicitVRLittleEndian)
@@ -200,11 +215,31 @@ def test_studies_of_one_patient_are_told_apart(tmp_path: Path) -> None:
     assert [study.study_uid for study in patient.studies] == ["1", "2"]
 
 
-def test_nameless_series_of_two_studies_are_two_patients(tmp_path: Path) -> None:
-    nobody = {"PatientID": "", "PatientName": ""}
+@pytest.mark.parametrize("name", ["", "ANON", "ANONYMIZED^PATIENT"])
+def test_series_without_an_id_of_two_studies_are_two_patients(tmp_path: Path, name: str) -> None:
+    nobody = {"PatientID": "", "PatientName": name}
     write_series(tmp_path / "a", PLANES, prefix="1.1", SeriesInstanceUID="1.1", StudyInstanceUID="1", **nobody)
     write_series(tmp_path / "b", PLANES, prefix="2.1", SeriesInstanceUID="2.1", StudyInstanceUID="2", **nobody)
-    assert len(scan(tmp_path).patients) == 2
+    write_rtstruct(tmp_path / "rs", frame="6.6", study="2", patient="", name=name)
+    write_rtstruct(tmp_path / "rs2", frame="6.6", study="3", patient="", name=name, uid="8.8.2")
+    patients = scan(tmp_path).patients
+    owners = {(patient.patient_name, *(study.study_uid for study in patient.studies)): patient for patient in patients}
+    assert owners.keys() == {(name, "1"), (name, "2"), (name,)}
+    assert [link.rtstruct.path.name for patient in patients for link in patient.links] == ["rs"]
+    assert len(owners[name, "2"].links) == len(owners[name,].rtstructs) == 1
+
+
+def test_series_without_an_id_of_one_study_are_one_patient(tmp_path: Path) -> None:
+    for number in ("1.1", "2.1"):
+        write_series(tmp_path / number, PLANES, prefix=number, SeriesInstanceUID=number, PatientID="")
+    assert len(scan(tmp_path).patients) == 1
+
+
+def test_the_only_ct_without_an_id_is_not_taken_for_contours_of_another_study(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", PLANES, PatientID="", PatientName="ANON")
+    write_rtstruct(tmp_path / "rs", frame="6.6", study="9.9", patient="", name="ANON")
+    result = scan(tmp_path)
+    assert [patient.links for patient in result.patients] == [(), ()]
 
 
 def test_files_without_modality_are_taken_for_ct_by_their_class_with_a_warning(tmp_path: Path) -> None:
@@ -310,6 +345,134 @@ def test_geometry_never_links_two_patients_or_two_studies_that_share_an_id(tmp_p
     write_rtstruct(tmp_path / "rs", frame="6.6", study="3")
     write_rtstruct(tmp_path / "rs2", frame="6.6", study="1", patient="P2", uid="8.8.2")
     assert linked(scan(tmp_path)) == []
+
+
+A_IMAGES = tuple(f"1.2.3.4.{number}" for number in range(1, 5))
+B_IMAGES = tuple(f"7.1.{number}" for number in range(1, 9))
+
+
+def write_two_series(folder: Path, **elements: object) -> None:
+    """Series 1.2.3.2 of 4 slices and the longer 7.7 of 8."""
+    write_series(folder / "a", PLANES)
+    write_series(folder / "b", np.concatenate([PLANES, PLANES]), prefix="7.1", SeriesInstanceUID="7.7", **elements)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("frame", ["9.9", "1.2.3.3"])
+def test_of_two_series_that_are_referenced_the_one_with_the_contours_is_taken(
+    tmp_path: Path, frame: str, named: bool
+) -> None:
+    write_two_series(tmp_path, FrameOfReferenceUID=frame, origin=(25, 0, -10), spacing=(1, 1, 5))
+    write_rtstruct(
+        tmp_path / "rs", series="1.2.3.2", images=A_IMAGES, others=(("7.7", frame, B_IMAGES),),
+        drawn_on=A_IMAGES[:3] if named else (),
+    )  # fmt: skip
+    result = scan(tmp_path)
+    assert linked(result) == [("rs", "1.2.3.2", "reference")]
+    told = [*result.warnings, *result.patients[0].links[0].warnings]
+    assert any("contours do not lie in" in warning for warning in told)
+    assert not any("are not there" in warning for warning in told)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_series_whose_images_do_not_match_is_taken_if_only_its_slices_hold_the_contours(
+    tmp_path: Path, named: bool
+) -> None:
+    write_two_series(tmp_path, origin=(0, 0, 1.5))
+    others = (("7.7", "1.2.3.3", B_IMAGES),)
+    write_rtstruct(tmp_path / "rs", series="1.2.3.2", images=A_IMAGES if named else ("5.1", "5.2"), others=others)
+    assert linked(scan(tmp_path)) == [("rs", "1.2.3.2", "reference")]
+
+
+def test_the_series_whose_images_the_contours_name_comes_first(tmp_path: Path) -> None:
+    write_two_series(tmp_path)
+    write_rtstruct(tmp_path / "rs", series="7.7", images=B_IMAGES, others=(("1.2.3.2", "1.2.3.3", A_IMAGES),),
+                   drawn_on=A_IMAGES[:3])  # fmt: skip
+    first, second = scan(tmp_path).patients[0].links
+    assert (first.series.series_uid, second.series.series_uid) == ("1.2.3.2", "7.7")
+    assert (first.evidence.named, first.evidence.in_frame, first.evidence.fits, first.evidence.images) == (
+        3,
+        3,
+        True,
+        4,
+    )
+    assert (second.evidence.named, second.evidence.images) == (0, 8)
+
+
+def test_contours_that_name_one_series_and_lie_in_another_are_told(tmp_path: Path) -> None:
+    write_two_series(tmp_path, origin=(0, 0, 1.5))
+    write_rtstruct(tmp_path / "rs", series="1.2.3.2", images=A_IMAGES, others=(("7.7", "1.2.3.3", B_IMAGES),),
+                   drawn_on=B_IMAGES[:3])  # fmt: skip
+    best = scan(tmp_path).patients[0].links[0]
+    assert best.series.series_uid == "7.7"
+    assert any("lie in those of series …1.2.3.2 (4 slice(s))" in warning for warning in best.warnings)
+
+
+def test_contours_that_name_images_of_two_series_are_counted(tmp_path: Path) -> None:
+    write_two_series(tmp_path)
+    write_rtstruct(tmp_path / "rs", series="1.2.3.2", images=A_IMAGES, others=(("7.7", "1.2.3.3", B_IMAGES),),
+                   drawn_on=(B_IMAGES[0], A_IMAGES[1], A_IMAGES[2]))  # fmt: skip
+    best = scan(tmp_path).patients[0].links[0]
+    assert best.series.series_uid == "1.2.3.2"
+    assert any("2 of the 3 contours of rs name images of this series, 1 those" in warning for warning in best.warnings)
+
+
+@pytest.mark.parametrize("other", [{"PatientID": "A1"}, {"PatientName": "X^Y"}])
+def test_a_ct_of_another_patient_with_the_same_uids_is_not_taken(tmp_path: Path, other: dict[str, str]) -> None:
+    write_series(tmp_path / "a", PLANES, **other)
+    write_series(tmp_path / "b", PLANES)
+    write_rtstruct(tmp_path / "rs", series="1.2.3.2", images=A_IMAGES)
+    (link,) = [link for patient in scan(tmp_path).patients for link in patient.links]
+    assert (link.series.patient_id, link.series.patient_name) == ("P1", "Doe^Jane")
+
+
+def test_an_rtstruct_that_fits_two_patients_is_given_to_one_with_a_warning(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", PLANES)
+    write_series(tmp_path / "b", PLANES, PatientBirthDate="20010101")
+    write_rtstruct(tmp_path / "rs", series="1.2.3.2", images=A_IMAGES)
+    result = scan(tmp_path)
+    assert len(linked(result)) == 1
+    assert any("CTs of 2 patients fit" in warning for warning in result.warnings)
+
+
+def test_the_only_ct_of_an_id_is_not_taken_for_contours_of_another_name_and_study(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", PLANES)
+    write_rtstruct(tmp_path / "rs", frame="6.6", study="9.9", name="X^Y")
+    assert linked(scan(tmp_path)) == []
+    write_rtstruct(tmp_path / "rs", frame="6.6", study="9.9", name="DOE JANE")
+    assert linked(scan(tmp_path)) == [("rs", "1.2.3.2", "geometry")]
+
+
+def rois_in_frames(*frames: str, enclosing: bool = True) -> RTStruct:
+    square = np.array([[0, 0, 0], [9, 0, 0], [9, 9, 0.0]])[: 3 if enclosing else 1]
+    rois = tuple(
+        ROI(number, f"ROI {number}", frame_of_reference_uid=frame, contours=(Contour(square),))
+        for number, frame in enumerate(frames, 1)
+    )
+    return RTStruct(Path("rs"), "", "", "", "", "", "", "", "", "", (), (), frozenset(), rois, ())
+
+
+@pytest.mark.parametrize(
+    ("frames", "elsewhere"),
+    [
+        (("F", "F", "G"), {3}),
+        (("F", "", "G", "H"), {3, 4}),
+        (("F", "F"), set()),
+        (("G", "H", ""), set()),  # none has the CT's: geometry decided for all
+        (("", ""), set()),
+        ((), set()),
+    ],
+)
+def test_rois_in_another_frame_of_reference_are_found_if_a_sibling_has_that_of_the_ct(
+    frames: tuple[str, ...], elsewhere: set[int]
+) -> None:
+    assert rois_in_another_frame(rois_in_frames(*frames), "F") == elsewhere
+    assert rois_in_another_frame(rois_in_frames(*frames), "") == set()
+
+
+def test_a_point_in_the_frame_of_the_ct_is_no_sibling_that_counts() -> None:
+    point, drawn = rois_in_frames("F", enclosing=False).rois[0], rois_in_frames("F", "G").rois[1]
+    assert rois_in_another_frame(replace(rois_in_frames(), rois=(point, drawn)), "F") == set()
 
 
 def test_a_link_that_leads_back_is_entered_once(tmp_path: Path) -> None:

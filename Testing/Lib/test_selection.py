@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,16 @@ from rtstruct_files import contour_item, save, square, structure_set
 
 from LungSegmentationLib.cohort.selection import Plan, plan_cases
 from LungSegmentationLib.dicom.roi_names import load_roi_rules
-from LungSegmentationLib.dicom.series import CTSeries, Link, LinkedBy, Patient, RTStructFile, ScanResult, Study
+from LungSegmentationLib.dicom.series import (
+    CTSeries,
+    Evidence,
+    Link,
+    LinkedBy,
+    Patient,
+    RTStructFile,
+    ScanResult,
+    Study,
+)
 from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.labels import load_label_set
 
@@ -57,6 +67,12 @@ def patient(series: list[CTSeries], links: list[tuple[RTStructFile, CTSeries, Li
     return Patient(name, "N", "", (study,), files, tuple(Link(f, s, by) for f, s, by in links))
 
 
+def weighed(file: RTStructFile, *found: tuple[CTSeries, Evidence]) -> Patient:
+    """A patient whose RTSTRUCT may be drawn on several CTs."""
+    one = patient([series for series, _ in found], [(file, series, "reference") for series, _ in found])
+    return replace(one, links=tuple(Link(file, series, "reference", (), evidence) for series, evidence in found))
+
+
 def plan(*patients: Patient, **options: object) -> Plan:
     return plan_cases(ScanResult(tuple(patients)), LABELS, RULES, **options)  # type: ignore[arg-type]
 
@@ -80,6 +96,55 @@ def test_among_equal_cts_the_one_with_most_slices_is_taken_with_a_warning() -> N
     made = plan(patient([a, b], [(file, a, "frame of reference"), (file, b, "frame of reference")]))
     assert taken(made) == [("b", "r")]
     assert any("2 CTs fit" in warning for warning in made.cases[0].warnings)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "reason"),
+    [
+        (Evidence(named=9), Evidence(0, 99, True, 99), "more contours name its images"),
+        (Evidence(named=5, in_frame=9), Evidence(5, 0, True, 99), "more contours are in its frame"),
+        (Evidence(5, 9, True), Evidence(5, 9, False, 99), "the contours lie in its slices"),
+        (Evidence(5, 9, True, 40), Evidence(5, 9, True, 39), "the RTSTRUCT names more of its images"),
+    ],
+)
+def test_what_speaks_for_a_ct_counts_more_than_its_slices_and_is_told(
+    better: Evidence, worse: Evidence, reason: str
+) -> None:
+    made = plan(weighed(rtstruct("r"), (ct("long", 200), worse), (ct("right", 40), better)))
+    assert taken(made) == [("right", "r")]
+    (warning,) = made.cases[0].warnings
+    assert f"40 slices (…right) was taken, because {reason}" in warning
+    assert "Not taken: CT chest, 200 slices (…long)" in warning
+    assert "most slices" not in warning
+
+
+def test_among_equal_cts_that_of_the_study_of_the_rtstruct_is_taken() -> None:
+    file = replace(rtstruct("r"), study_uid="study-b")
+    made = plan(weighed(file, (ct("a", 90), Evidence()), (ct("b", 80), Evidence())))
+    assert taken(made) == [("b", "r")]
+    assert "because it is of the same study" in made.cases[0].warnings[0]
+
+
+def test_phases_of_a_4d_ct_are_not_claimed_to_differ() -> None:
+    phases = [ct(f"phase{number}0", 40) for number in range(5, -1, -1)]
+    made = plan(weighed(rtstruct("r"), *((phase, Evidence(0, 9, True)) for phase in phases)))
+    assert taken(made) == [("phase00", "r")]
+    (warning,) = made.cases[0].warnings
+    assert "6 CTs fit" in warning
+    assert "(…phase00) was taken, the first by series UID, which may not be the one" in warning
+    assert "because" not in warning
+    assert "(…phase10), CT chest, 40 slices (…phase20), CT chest, 40 slices (…phase30) and 2 more" in warning
+
+
+def test_cts_of_two_patients_with_one_series_uid_never_become_one_case() -> None:
+    patients = [
+        patient([one], [(rtstruct(f"r{name}"), one, "reference")], name)
+        for name, one in (("P", ct("a")), ("Anon", ct("a", patient="Anon")), ("Q", ct("q", patient="Q")))
+    ]
+    made = plan(*patients)
+    assert [case.patient_id for case in made.cases] == ["Q"]
+    assert sorted(skipped.patient_id for skipped in made.skipped) == ["Anon", "P"]
+    assert all("2 patients have this series UID" in skipped.reason for skipped in made.skipped)
 
 
 @pytest.mark.parametrize(
