@@ -199,7 +199,14 @@ def _cases_of(
     candidates, left_out = _choose_cts(candidates, ct)
     skipped += left_out
     skipped += [
-        Skipped(patient.patient_id, series.series_uid, _describe_ct(series), "no RTSTRUCT belongs to this CT")
+        Skipped(
+            patient.patient_id,
+            series.series_uid,
+            _describe_ct(series),
+            "another CT was taken for the RTSTRUCT that fits this one"
+            if patient.links_of(series)
+            else "no RTSTRUCT belongs to this CT",
+        )
         for series in patient.series
         if volume_key(series) not in by_series
     ]

@@ -84,10 +84,12 @@ def taken(made: Plan) -> list[tuple[str, str]]:
 def test_of_several_cts_the_one_that_is_referenced_wins_over_one_with_more_slices() -> None:
     a, b = ct("a", 60), ct("b", 200)
     file = rtstruct("r")
-    made = plan(patient([a, b], [(file, b, "frame of reference"), (file, a, "reference")]))
+    made = plan(patient([a, b, ct("c")], [(file, b, "frame of reference"), (file, a, "reference")]))
     assert taken(made) == [("a", "r")]
-    assert [skipped.uid for skipped in made.skipped] == ["b"]
-    assert made.skipped[0].reason == "no RTSTRUCT belongs to this CT"
+    assert {skipped.uid: skipped.reason for skipped in made.skipped} == {
+        "b": "another CT was taken for the RTSTRUCT that fits this one",
+        "c": "no RTSTRUCT belongs to this CT",
+    }
 
 
 def test_among_equal_cts_the_one_with_most_slices_is_taken_with_a_warning() -> None:
