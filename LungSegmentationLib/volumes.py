@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import SimpleITK as sitk
-from isal import igzip
+from isal import igzip, isal_zlib
+from numpy.typing import NDArray
 
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
+from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.storage import atomic_path
 
-__all__ = ["VOLUME_ENDINGS", "read_volume", "volume_stem", "write_volume"]
+__all__ = ["VOLUME_ENDINGS", "read_array", "read_volume", "volume_stem", "write_volume"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 _CHUNK = 1 << 20
+_NIFTI_BYTES: Final = 352  # header and the four bytes that say that no extension follows
+_NIFTI_TYPES: Final[dict[int, np.dtype[Any]]] = {
+    2: np.dtype("u1"),
+    4: np.dtype("<i2"),
+    8: np.dtype("<i4"),
+    16: np.dtype("<f4"),
+    64: np.dtype("<f8"),
+    256: np.dtype("i1"),
+    512: np.dtype("<u2"),
+    768: np.dtype("<u4"),
+}
+_LARGEST_RATIO: Final = 1100  # deflate cannot make a file smaller than by 1032
 
 
 def volume_stem(path: Path) -> str:
@@ -35,6 +53,29 @@ def read_volume(path: Path) -> sitk.Image:
     UnsupportedFileError
         If its ending is none of ``VOLUME_ENDINGS``, or it does not hold a scalar 3D volume.
     """
+    found = _read_directly(path)
+    if found is None:
+        return _read_with_itk(path)
+    grid, array = found
+    return grid.image(array)
+
+
+def read_array(path: Path) -> tuple[Grid, NDArray[Any]]:
+    """Read grid and voxels (z, y, x) of a volume: :func:`read_volume` without the copy.
+
+    Raises
+    ------
+    BadInputError, UnsupportedFileError
+        As :func:`read_volume`.
+    """
+    found = _read_directly(path)
+    if found is None:
+        image = _read_with_itk(path)
+        found = Grid.of(image), sitk.GetArrayFromImage(image)
+    return found
+
+
+def _read_with_itk(path: Path) -> sitk.Image:
     if not path.is_file():
         raise BadInputError(f"There is no file {path}.")
     if not path.name.lower().endswith(VOLUME_ENDINGS):
@@ -50,6 +91,57 @@ def read_volume(path: Path) -> sitk.Image:
             "A volume with 3 dimensions and one value a voxel is needed.",
         )
     return image
+
+
+def _read_directly(path: Path) -> tuple[Grid, NDArray[Any]] | None:
+    """Read a plain ``.nii.gz`` by ISA-L, in half of ITK's time; ``None`` for any other file.
+
+    ITK takes a file that was cut off for whole and puts zeros where its voxels are missing; here it is refused.
+    """
+    if not path.is_file() or not path.name.lower().endswith(".nii.gz"):
+        return None
+    try:
+        array = _plain_nifti(path)
+        if array is None:
+            return None
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+    except (EOFError, isal_zlib.error) as error:  # type: ignore[misc]  # its stub calls it an instance
+        raise BadInputError(f"{path} is damaged: its compressed data cannot be read to the end.") from error
+    except (OSError, RuntimeError):
+        return None  # no gzip, or a header that is no NIfTI's: ITK says it in its way
+    size = reader.GetSize()
+    if reader.GetDimension() != 3 or tuple(reversed(size)) != array.shape:
+        return None
+    return Grid(size, reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection()), array
+
+
+def _plain_nifti(path: Path) -> NDArray[Any] | None:
+    """Return the voxels of a NIfTI-1 file that needs no interpretation; ``None`` for any other file."""
+    with igzip.open(path, "rb") as stream:
+        header = stream.read(_NIFTI_BYTES)
+        if len(header) < _NIFTI_BYTES or struct.unpack_from("<i", header)[0] != 348 or header[344:348] != b"n+1\0":
+            return None
+        dimensions = struct.unpack_from("<8h", header, 40)
+        dtype = _NIFTI_TYPES.get(struct.unpack_from("<h", header, 70)[0])
+        offset, slope, intercept = struct.unpack_from("<3f", header, 108)
+        plain = offset == _NIFTI_BYTES and (slope == 0 or (slope == 1 and intercept == 0))
+        if dtype is None or not plain or dimensions[0] != 3 or min(dimensions[1:4]) < 1:
+            return None
+        shape = dimensions[3], dimensions[2], dimensions[1]
+        size = math.prod(shape) * dtype.itemsize
+        if size > path.stat().st_size * _LARGEST_RATIO:
+            raise BadInputError(f"{path} is damaged: it claims to hold more voxels than can be in it.")
+        array = np.empty(shape, dtype)
+        space, filled = array.data.cast("B"), 0
+        while got := stream.readinto(space[filled : filled + _CHUNK]):
+            filled += got
+        # The end has to be read: only there the checksum is compared.
+        rest = stream.read(1)
+    if filled < size or rest:
+        raise BadInputError(f"{path} is damaged: it holds {'more' if rest else 'fewer'} voxels than its header says.")
+    return array
 
 
 def write_volume(image: sitk.Image, path: Path) -> None:

@@ -173,13 +173,13 @@ class InPlaneMapping:
         """Do what :meth:`_cover` does where cached pixels are 2×2 image pixels, all structures at once."""
         y, x = round(self.y.offset), round(self.x.offset)
         for z, (target, plane) in enumerate(zip(result, axial, strict=True)):
-            part = np.ascontiguousarray(plane[y : y + 2 * self.y.cached, x : x + 2 * self.x.cached])
+            part = plane[y : y + 2 * self.y.cached, x : x + 2 * self.x.cached]
             if not part.any():
-                target[...] = 0
                 continue
-            a, b, c, d = part[::2, ::2], part[::2, 1::2], part[1::2, ::2], part[1::2, 1::2]
+            a, b, c, d = (np.ascontiguousarray(part[dy::2, dx::2]) for dy in (0, 1) for dx in (0, 1))
             ab, cd, a_b, c_d = a & b, c & d, a | b, c | d
-            target[...] = (ab & c_d) | (cd & a_b) | ((ab | cd | (a_b & c_d)) & self._tie_breaker(plane, z))
+            middle = ((a, b), (c, d))[z & 1][z >> 1 & 1]
+            target[...] = (ab & c_d) | (cd & a_b) | ((ab | cd | (a_b & c_d)) & middle)
 
     def _cover(self, axial: NDArray[np.uint8], bit: int, result: NDArray[np.uint8]) -> None:
         """Set a bit of ``result`` where its structure covers the cached pixel."""

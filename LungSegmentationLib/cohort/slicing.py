@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 import numpy as np
-import SimpleITK as sitk
 
 from LungSegmentationLib.cohort.cache import AxisRecord, CacheRecord
 from LungSegmentationLib.cohort.records import Geometry
 from LungSegmentationLib.cohort.resampling import FieldOfView, LabelResampling, plan_mapping
 from LungSegmentationLib.errors import BadInputError, GeometryError, UsageError
-from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.storage import atomic_path, write_text
 from LungSegmentationLib.structures import label_table
-from LungSegmentationLib.volumes import read_volume
+from LungSegmentationLib.volumes import read_array
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from LungSegmentationLib.cohort.paths import CachePaths, CasePaths
     from LungSegmentationLib.cohort.records import CaseRecord
+    from LungSegmentationLib.geometry import Grid
     from LungSegmentationLib.labels import LabelSet
 
 __all__ = ["SliceSettings", "make_slices", "mean_and_std", "write_slices"]
@@ -99,8 +99,11 @@ def make_slices(
         If a volume is missing, damaged, does not lie on the case's grid or holds values that cannot be meant.
     """
     grid = case.geometry.grid
-    native_ct = _read_ct(files.ct, grid)
-    native_bits = _read_bits(files.structures, grid, label_set)
+    # Reading is decompression, which leaves Python free: the small volume costs no time beside the large one.
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(_read_bits, files.structures, grid, label_set)
+        native_ct = _read_ct(files.ct, grid)
+        native_bits = reading.result()
     mapping = plan_mapping(native_ct, grid, settings.slice_size, settings.field_of_view, native_bits)
     ct = mapping.to_cache(native_ct)
     bits = mapping.bits_to_cache(native_bits, settings.label_resampling)
@@ -163,7 +166,8 @@ def mean_and_std(ct: NDArray[np.int16], window: tuple[float, float]) -> tuple[fl
     for plane in ct:
         clipped = np.clip(plane.astype(np.float64), low, high)
         total += float(clipped.sum())
-        squares += float(np.vdot(clipped, clipped))
+        # No dot product: threads of a BLAS would cost more here than they bring.
+        squares += float(np.square(clipped, out=clipped).sum())
     mean = total / ct.size
     variance = max(0.0, squares / ct.size - mean * mean)
     # What is left of a constant image is rounding.
@@ -193,7 +197,7 @@ def _read_bits(path: Path, grid: Grid, label_set: LabelSet) -> NDArray[np.uint8]
 
 
 def _read_on(path: Path, grid: Grid) -> NDArray[Any]:
-    image = read_volume(path)
-    if not Grid.of(image).matches(grid, tolerance=1e-2):
+    found, array = read_array(path)
+    if not found.matches(grid, tolerance=1e-2):
         raise GeometryError(f"{path} does not lie on the grid that case.json names.", "Convert this case again.")
-    return sitk.GetArrayFromImage(image)
+    return array

@@ -79,6 +79,7 @@ def add_case(
             interpolated_slices=(),
             warnings=(),
             fingerprint=f"{name} {seed}",
+            **({"file_sizes": {}} if "file_sizes" in CaseRecord.model_fields else {}),
         ),
         folder.record,
     )

@@ -24,8 +24,10 @@ from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_re
 from LungSegmentationLib.cohort.splits import read_split
 from LungSegmentationLib.errors import BadInputError, CancelledError, ExitCode, LungSegError, StorageError, UsageError
 from LungSegmentationLib.figures.preparation import preparation_figures
+from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.jobs.events import Log, Progress, SilentReporter, Warning_
 from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
+from LungSegmentationLib.volumes import read_array
 
 SMALL = PreparationOptions(slice_size=32)
 
@@ -432,13 +434,14 @@ def test_a_volume_that_does_not_fit_its_case_fails_that_case_alone(cohort: Cohor
 
 
 def test_a_ct_with_holes_that_are_no_numbers_is_refused(cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    def holes(path: Path) -> sitk.Image:
+    def holes(path: Path) -> tuple[Grid, np.ndarray]:
         # NIfTI readers put 0 in their place; other formats keep them.
-        image = sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32)
-        image[0, 0, 0] = float("nan")
-        return image
+        grid, array = read_array(path)
+        array = array.astype(np.float32)
+        array[0, 0, 0] = np.nan
+        return grid, array
 
-    monkeypatch.setattr("LungSegmentationLib.cohort.slicing.read_volume", holes)
+    monkeypatch.setattr("LungSegmentationLib.cohort.slicing.read_array", holes)
     with pytest.raises(BadInputError, match="no numbers"):
         prepare(cohort.root, SMALL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import SimpleITK as sitk
 
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
-from LungSegmentationLib.volumes import read_volume, volume_stem, write_volume
+from LungSegmentationLib.volumes import read_array, read_volume, volume_stem, write_volume
 
 
 def _image() -> sitk.Image:
@@ -69,3 +70,53 @@ def test_a_picture_is_no_volume(tmp_path: Path) -> None:
 def test_the_stem_of_a_volume_has_no_half_ending() -> None:
     assert volume_stem(Path("a/ct.nii.gz")) == "ct"
     assert volume_stem(Path("a/CT.v2.NRRD")) == "CT.v2"
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint8, np.float32, np.uint16, np.int32])
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
+def test_an_array_read_directly_is_what_simpleitk_reads(tmp_path: Path, ending: str, kind: type) -> None:
+    image = _image()
+    values = sitk.GetArrayFromImage(image).clip(0).astype(kind)
+    path = tmp_path / f"患者 a{ending}"
+    write_volume(Grid.of(image).image(values), path)
+    grid, array = read_array(path)
+    theirs = sitk.ReadImage(str(path))
+    assert grid == Grid.of(theirs)
+    assert array.dtype == kind
+    assert (array == sitk.GetArrayFromImage(theirs)).all()
+    assert array.flags.writeable
+
+
+def test_a_scaled_or_extended_nifti_is_read_as_simpleitk_reads_it(tmp_path: Path) -> None:
+    write_volume(_image(), tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<2f", content, 112, 2.0, -1024.0)
+    (tmp_path / "scaled.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    _, array = read_array(tmp_path / "scaled.nii.gz")
+    theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "scaled.nii.gz")))
+    assert (array == theirs).all()
+    assert theirs.max() > 4000
+
+
+def test_files_that_were_cut_off_or_lie_are_refused_by_both_ways(tmp_path: Path) -> None:
+    write_volume(_image(), tmp_path / "a.nii.gz")
+    whole = (tmp_path / "a.nii.gz").read_bytes()
+    plain = gzip.decompress(whole)
+    huge = bytearray(plain)
+    struct.pack_into("<3h", huge, 42, 30000, 30000, 30000)
+    damaged = {
+        "cut": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"no volume at all",
+        "short": gzip.compress(plain[:-500]),
+        "huge": gzip.compress(bytes(huge)),
+    }
+    for name, content in damaged.items():
+        path = tmp_path / f"{name}.nii.gz"
+        path.write_bytes(content)
+        with pytest.raises(BadInputError, match=name):
+            read_array(path)
+        with pytest.raises(BadInputError, match=name):
+            read_volume(path)
+    with pytest.raises(BadInputError, match="no file"):
+        read_array(tmp_path / "missing.nii.gz")
