@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ from LungSegmentationLib.cohort.records import (
 from LungSegmentationLib.cohort.selection import roi_infos, volume_key
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
+from LungSegmentationLib.dicom.matching import rois_in_another_frame
 from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiKind, RoiMap, RoiRules, assign
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.errors import BadInputError, GeometryError
@@ -77,14 +78,20 @@ def draw_structures(
     GeometryError
         If all contours lie outside the CT.
     """
-    assignment = assign(roi_infos(rtstruct), label_set, rules, roi_map=roi_map, corrections=corrections)
-    chosen = assignment.structures()
+    elsewhere = rois_in_another_frame(rtstruct, ct.frame_of_reference_uid)
+    infos = [replace(one, contour_count=0) if one.number in elsewhere else one for one in roi_infos(rtstruct)]
+    assignment = assign(infos, label_set, rules, roi_map=roi_map, corrections=corrections)
+    chosen = {key: [n for n in numbers if n not in elsewhere] for key, numbers in assignment.structures().items()}
+    chosen = {key: numbers for key, numbers in chosen.items() if numbers}
     if not chosen:
         raise _nothing_drawn(rtstruct, assignment, label_set)
     by_number = {roi.number: roi for roi in rtstruct.rois}
     bits = np.zeros(ct.grid.shape, np.uint8)
     volumes: dict[int, float] = {}
     warnings = [*rtstruct.warnings, *assignment.warnings]
+    if elsewhere:
+        names = _listed(roi.name for roi in rtstruct.rois if roi.number in elsewhere)
+        warnings.append(f"ROI {names}: drawn in another frame of reference than this CT, not used.")
     for key, numbers in chosen.items():
         shift = label_set[key].label - 1
         for number in numbers:

@@ -373,6 +373,24 @@ def test_a_stop_is_heard_during_the_scan(phantoms: Path, tmp_path: Path) -> None
     assert not (tmp_path / "cohort").exists()
 
 
+def test_an_roi_in_another_frame_of_reference_is_left_out_and_told(phantoms: Path, tmp_path: Path) -> None:
+    dicom = tmp_path / "dicom"
+    shutil.copytree(min((phantoms / "dicom").iterdir()), dicom)
+    files = [file for file in dicom.rglob("*") if file.is_file()]
+    rtstruct = next(f for f in files if pydicom.dcmread(f, stop_before_pixels=True).Modality == "RTSTRUCT")
+    before = _record(convert(dicom, tmp_path / "before"), min((phantoms / "dicom").iterdir()).name)
+    moved = next(roi for roi in before.rois if roi.structure == "lung_left")
+    dataset = pydicom.dcmread(rtstruct)
+    for item in dataset.StructureSetROISequence:
+        if int(item.ROINumber) == moved.number:
+            item.ReferencedFrameOfReferenceUID = pydicom.uid.generate_uid()
+    dataset.save_as(rtstruct)
+    after = convert(dicom, tmp_path / "after")
+    record = _record(after, after.outcomes[0].case)
+    assert set(before.annotated) - set(record.annotated) == {"lung_left"}
+    assert any(moved.name in warning and "frame of reference" in warning for warning in record.warnings)
+
+
 def test_a_users_map_of_roi_names_wins_over_the_rules(phantoms: Path, tmp_path: Path) -> None:
     table = tmp_path / "map.csv"
     table.write_text("name,structure\nBODY,heart\n", encoding="utf-8")
