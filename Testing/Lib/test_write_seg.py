@@ -12,6 +12,8 @@ import pydicom
 import pytest
 import result_files
 import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
 
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
@@ -25,6 +27,7 @@ from LungSegmentationLib.dicom.writers import (
     write_rtstruct,
     write_seg,
 )
+from LungSegmentationLib.dicom.writers.content import decimal_string
 from LungSegmentationLib.errors import BadInputError, GeometryError, StorageError, UsageError
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.phantom import PhantomOptions, make_patient, write_patient
@@ -284,6 +287,34 @@ def test_values_that_break_their_format_are_left_out_instead_of_written_again(tm
         dataset = pydicom.dcmread(path)
         assert (dataset.PatientBirthDate, dataset.StudyTime, dataset.PatientSex) == ("", "", "")
         assert result_files.complaints(path) == []
+
+
+def test_a_deidentified_source_makes_results_that_say_how(tmp_path: Path) -> None:
+    method = pydicom.Dataset()
+    method.CodeValue, method.CodingSchemeDesignator, method.CodeMeaning = "113100", "DCM", "Basic Profile"
+    _, source = result_files.source(
+        tmp_path / "ct", PatientIdentityRemoved="YES", DeidentificationMethodCodeSequence=[method]
+    )
+    for kind, write in (("seg", write_seg), ("rs", write_rtstruct)):
+        path = write(result_files.anatomy(), source, tmp_path / f"{kind}.dcm")
+        assert pydicom.dcmread(path).DeidentificationMethodCodeSequence[0].CodeValue == "113100"
+        assert result_files.complaints(path) == []
+
+
+def test_long_and_blank_texts_are_cut_and_filled_within_the_rules(tmp_path: Path) -> None:
+    _, source = result_files.source(tmp_path / "ct")
+    for kind, write in (("seg", write_seg), ("rs", write_rtstruct)):
+        path = tmp_path / f"{kind}.dcm"
+        write(result_files.anatomy(), source, path, description="ä" * 100 + "\\\n", algorithm=AlgorithmInfo("", " "))
+        assert pydicom.dcmread(path).SeriesDescription == "ä" * 61 + "..."
+        assert result_files.complaints(path) == []
+
+
+@given(st.floats(-1e300, 1e300))
+def test_decimal_strings_have_at_most_16_characters_and_the_digits_that_fit(value: float) -> None:
+    text = decimal_string(value)
+    assert len(text) <= 16
+    assert float(text) == pytest.approx(value, rel=1e-8)
 
 
 def test_what_dicom_needs_is_asked_for_in_a_sentence(tmp_path: Path) -> None:

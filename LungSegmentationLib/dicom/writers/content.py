@@ -48,6 +48,11 @@ class AlgorithmInfo:
     name: str = PRODUCT
     version: str = __version__
 
+    def __post_init__(self) -> None:
+        # DICOM asks for both; a result must not get lost at the end because a model has no version.
+        for field in ("name", "version"):
+            object.__setattr__(self, field, getattr(self, field).strip() or "unknown")
+
 
 def chosen_structures(structures: StructureMap, keys: Iterable[str] | None) -> tuple[Structure, ...]:
     """Return the structures to write, in the order of their labels; all of the label set if ``keys`` is None.
@@ -81,7 +86,7 @@ def decimal_string(value: float) -> str:
 def long_string(text: str) -> str:
     r"""Make a DICOM long string (PS3.5 6.2, LO) of any text: one line without backslash, at most 64 characters."""
     line = " ".join("".join(" " if letter == "\\" or ord(letter) < 32 else letter for letter in text).split())
-    return line if len(line) <= _LONGEST_LONG_STRING else line[: _LONGEST_LONG_STRING - 1] + "…"
+    return line if len(line) <= _LONGEST_LONG_STRING else line[: _LONGEST_LONG_STRING - 3] + "..."
 
 
 def common_character_set(preferred: list[str], texts: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +30,9 @@ _PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 _STUDY = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
 _OPTIONAL = (
     *("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription"),
-    *("PatientIdentityRemoved", "DeidentificationMethod", "LongitudinalTemporalInformationModified"),
-    *("PositionReferenceIndicator", "LossyImageCompression"),
-    *("LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("LongitudinalTemporalInformationModified", "PositionReferenceIndicator"),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
 _SEXES = {"M", "F", "O"}
 
@@ -162,6 +163,9 @@ def _header(ct: CTVolume, path: Path | None) -> tuple[Dataset, tuple[str, ...]]:
             setattr(header, keyword, value)
     if path is None:
         header.PatientID = ct.patient_id
+    if "DeidentificationMethod" not in header and "DeidentificationMethodCodeSequence" not in header:
+        # Allowed only together (PS3.3 C.7.1.1).
+        header.pop("PatientIdentityRemoved", None)
     if header.PatientSex not in _SEXES:
         header.PatientSex = ""
     names = found.get("SpecificCharacterSet") or []
@@ -176,10 +180,12 @@ def _read(path: Path) -> Dataset:
         raise StorageError(f"{path}: the file cannot be read ({error.strerror or error}).") from error
 
 
-def _clean(found: Dataset, keyword: str) -> str | list[str]:
+def _clean(found: Dataset, keyword: str) -> str | list[str] | Sequence[Dataset]:
     kind = dictionary_VR(keyword)
     try:
         value = found.get(keyword)
+        if kind == "SQ":
+            return [deepcopy(item) for item in value or []]
         if isinstance(value, MultiValue):
             return [str(one) for one in value]
         text = "" if value is None else str(value).strip("\0 ")

@@ -15,6 +15,7 @@ from pydicom.dataset import FileDataset
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
+from LungSegmentationLib.dicom.header_reader import quiet_parser
 from LungSegmentationLib.dicom.writers.content import (
     DESCRIPTION,
     AlgorithmInfo,
@@ -85,7 +86,8 @@ def write_rtstruct(
     algorithm = algorithm or AlgorithmInfo()
     if structures.shape != source.grid.shape:
         raise ValueError(f"structures of shape {structures.shape} do not lie on a grid of shape {source.grid.shape}")
-    dataset = _header(source, description, algorithm, chosen)
+    with quiet_parser():
+        dataset = _header(source, description, algorithm, chosen)
     dataset.StructureSetROISequence = [
         _item(
             ROINumber=str(structure.label),
@@ -100,7 +102,7 @@ def write_rtstruct(
     dataset.ROIContourSequence = [_drawn(structures, source, structure, field) for structure in chosen]
     dataset.RTROIObservationsSequence = [_observation(structure) for structure in chosen]
     dataset.ApprovalStatus = "UNAPPROVED"
-    with atomic_path(path) as partial:
+    with atomic_path(path) as partial, quiet_parser():
         dataset.save_as(partial, enforce_file_format=True)
     return path
 

@@ -14,6 +14,7 @@ from pydicom.sr.coding import Code as DicomCode
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from LungSegmentationLib import __version__
+from LungSegmentationLib.dicom.header_reader import quiet_parser
 from LungSegmentationLib.dicom.writers.content import (
     DESCRIPTION,
     IMPLEMENTATION,
@@ -88,9 +89,11 @@ def write_seg(
             f"{path} was not written: no structure was found, and DICOM has no empty segmentation.",
             "Write .seg.nrrd, .nii.gz or RTSTRUCT if an empty result is to be kept.",
         )
-    dataset = _segmentation(structures, source, chosen, description, algorithm or AlgorithmInfo())
-    _refer(dataset, source)
-    with atomic_path(path) as partial:
+    # Odd patient names and the like come from the source and are carried over as they are.
+    with quiet_parser():
+        dataset = _segmentation(structures, source, chosen, description, algorithm or AlgorithmInfo())
+        _refer(dataset, source)
+    with atomic_path(path) as partial, quiet_parser():
         dataset.save_as(partial, enforce_file_format=True)
     return path
 
@@ -107,7 +110,6 @@ def _segmentation(
     slices, pixels = _pixels(structures, chosen)
     images = _stand_ins(source)
     with warnings.catch_warnings():
-        # Odd patient names and the like come from the source and are carried over as they are.
         warnings.simplefilter("ignore")
         dataset = highdicom.seg.Segmentation(
             source_images=images,
