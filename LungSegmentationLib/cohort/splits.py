@@ -241,11 +241,10 @@ def split_warnings(split: Split, cases: Sequence[SplitCase]) -> list[str]:
     torn = [patient for patient, found in parts.items() if len(found) > 1]
     if torn:
         warnings.append(f"Cases of {len(torn)} patient(s) lie in several parts of the split, the first: {torn[0]}.")
-    filled = [part for part, names in split.items() if names]
-    for key, found in sorted(having.items()):
-        lacking = [part for part in filled if part not in found]
-        if lacking:
-            warnings.append(f"{key} is drawn in no case of {' and '.join(lacking)}.")
+    for part, names in split.items():
+        lacking = sorted(key for key, found in having.items() if part not in found)
+        if names and lacking:
+            warnings.append(f"Drawn in no case of {part}, but elsewhere: {', '.join(lacking)}.")
     known = {case.name for case in cases}
     gone = [name for name in by_case if name not in known]
     if gone:

@@ -79,7 +79,8 @@ def add_case(
             interpolated_slices=(),
             warnings=(),
             fingerprint=f"{name} {seed}",
-            **({"file_sizes": {}} if "file_sizes" in CaseRecord.model_fields else {}),
+            file_sizes={},
+            choice_warnings=(),
         ),
         folder.record,
     )
