@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from LungSegmentationLib.evaluation.surface_elements import surface_areas
@@ -21,6 +22,9 @@ __all__ = ["SurfaceDistances", "surface_distances"]
 
 _ROUNDING = 1e-6
 """mm: three steps of 0.7 mm are within 2.1 mm, whatever the last bit of the product says."""
+
+_CROWDED = 10
+"""Where more than one in so many cells asks for its distance, a map of all is faster than a search for each."""
 
 Values = NDArray[np.float64]
 
@@ -119,10 +123,23 @@ def _distances(cells: NDArray[np.int64], others: NDArray[np.int64], shape: tuple
     taken[others] = True
     apart = ~taken[cells]
     distances = np.zeros(len(cells))
-    if apart.any():
+    asked = cells[apart]
+    if len(asked) * _CROWDED > taken.size:
+        distances[apart] = _by_transform(asked, taken.reshape(shape), step)
+    elif len(asked):
         tree = cKDTree(_points(others, shape, step), balanced_tree=False, compact_nodes=False)
-        distances[apart] = tree.query(_points(cells[apart], shape, step))[0]
+        distances[apart] = tree.query(_points(asked, shape, step))[0]
     return distances
+
+
+def _by_transform(cells: NDArray[np.int64], taken: Mask, step: Values) -> Values:
+    """Look up the nearest taken cell in a map of all; 12 bytes a cell."""
+    nearest = ndimage.distance_transform_edt(~taken, step, return_distances=False, return_indices=True)
+    squares = np.zeros(len(cells))
+    places = np.unravel_index(cells, taken.shape)
+    for there, here, width in zip(nearest, places, step, strict=True):
+        squares += ((there.ravel()[cells] - here) * width) ** 2
+    return np.sqrt(squares)
 
 
 def _points(cells: NDArray[np.int64], shape: tuple[int, ...], step: Values) -> Values:
