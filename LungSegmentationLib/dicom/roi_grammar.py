@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
+from LungSegmentationLib.dicom.roi_numbers import doubt
 from LungSegmentationLib.dicom.roi_rulebook import ANY_LANGUAGE, RuleBook, Sense
 from LungSegmentationLib.dicom.roi_tokens import Token
 
 __all__ = ["TIER_WORDS", "Drawing", "Reading", "Tier", "ignored", "plain_name", "read_name"]
 
 _MINUS = frozenset("-−–—\\")
+_NEGATIVE = re.compile(r"(?<=[\s(\[_])[-−–—]\d+([.,]\d+)?")
 
 
 class Tier:
@@ -109,6 +111,11 @@ class _Span:
     @property
     def is_number(self) -> bool:
         return len(self.words) == 1 and self.tokens[0].is_number
+
+    @property
+    def is_total(self) -> bool:
+        """Whether it says both sides, or else a copy (“2”) or all of one (“gesamt”)."""
+        return {s.value for s in self.of("side")} == {"both"} and (self.is_number or self.has("neutral"))
 
     def of(self, *roles: str) -> list[Sense]:
         return [sense for sense in self.senses if sense.role in roles]
@@ -227,14 +234,58 @@ class _Parse:
         target = kinds.pop()
         head = self.targets[0]
         for span in self._spans_of("joined"):
+            # “GTV T et N” may be the only drawing of the tumor: a person shall see it
+            if all(other.has("target", "part", "neutral", "joined") or other.is_number for other in self.spans):
+                return Reading(reason=f"may be several {target.upper()}s in one or a part of one (“{span.text}”)")
             return self.ignored("combination", f"“{span.text}”")
         if self.organs and self.organs[0].at < head.at:
             return Reading(reason=f"may be a {target.upper()} in the organ or the organ without the {target.upper()}")
-        if any("+" in span.tokens[0].before and (span.is_number or span in self.organs) for span in self.spans):
-            return self.ignored("margin" if not self.organs else "combination", "+")
         if any(span.has("millimetres") for span in self.spans):
             return self.ignored("margin", "a length")
-        return self._target_parts(target)
+        if any("+" in span.tokens[0].before and (span.is_number or span in self.organs) for span in self.spans):
+            if self.organs:
+                return self.ignored("combination", "+")
+            if self._adds_to_a_number():
+                return Reading(reason=f"may be several {target.upper()}s in one or one with a margin (+)")
+            return self.ignored("margin", "+")
+        return self._unclear(head, target) or self._target_parts(target)
+
+    def _adds_to_a_number(self) -> bool:
+        numbers = [span for span in self.spans if span.is_number]
+        return any("+" in span.tokens[0].before for span in numbers[1:])
+
+    def _unclear(self, head: _Span, target: str) -> Reading | None:
+        """Leave to a person what only its signs or single letters tell from another target."""
+        first = self.spans[0]
+        if head.at == 1 and len(first.text) == 1 and first.text.isalpha() and first.text not in self.book.leading:
+            return Reading(reason=f"“{first.text}” before {target.upper()} may be a dose, a helper or a kind of target")
+        if "~" in self.raw:
+            return Reading(reason="“~” may mean a part of the structure")
+        if self._joins_doses():
+            return Reading(reason="two numbers with a hyphen may be a difference of dose levels")
+        for span in self.spans:
+            if span.text in self.book.unclear:
+                return Reading(reason=f"“{span.text}” beside {target.upper()} {self.book.unclear[span.text]}")
+            around = self.spans[max(0, span.at - 1) : span.at + 2]
+            if span.text == "x" and [other.is_number for other in around] != [True, False, True]:
+                return Reading(reason=f"“x” beside {target.upper()} may be a helper's mark")
+        return self._signed()
+
+    def _joins_doses(self) -> bool:
+        return any(
+            first.is_number and second.is_number and second.tokens[0].before.strip() in _MINUS
+            and min(len(first.text), len(second.text)) > 1
+            for first, second in pairwise(self.spans)
+        )  # fmt: skip
+
+    def _signed(self) -> Reading | None:
+        """Leave to a person a sign after the last word (“PTV+”) and a negative number (“PTV -3”)."""
+        last = self.raw[-1:]
+        # “N+” is a node with tumor
+        if last in _MINUS or (last == "+" and not self.spans[-1].has("part")):
+            return Reading(reason=f"“{last}” at the end may mean a margin or a difference")
+        negative = _NEGATIVE.search(self.raw)
+        return Reading(reason=f"“{negative.group()}” may be a margin") if negative else None
 
     def _target_parts(self, target: str) -> Reading:
         tier = Tier.EXACT
@@ -242,7 +293,7 @@ class _Parse:
         marks = _Marks()
         dosed = any(span.has("doses") for span in self.spans)
         if target == "gtv" and "%" in self.raw:
-            return self.ignored("phase", "%")
+            return self.ignored("phase", "or an isocontour, for its “%”")
         if "%" in self.raw:
             return self.ignored("dose", "%")
         for span in self.spans:
@@ -254,21 +305,21 @@ class _Parse:
                 if marks.wants_number:
                     marks.number = int(re.split("[.,]", span.text)[0])
                     marks.wants_number = False
-                elif target == "gtv" and not dosed and re.fullmatch(r"\d0", span.text):
-                    return Reading(reason=f"“{span.text}” may be a breathing phase or a dose")
+                elif doubtful := self._doubt(target, span, dosed=dosed):
+                    return Reading(reason=doubtful)
                 else:
                     group.append(span.text.lstrip("0") or "0")
             elif (span.has("part", "partial", "doses") or (span.has("course") and target == "ptv")) and not (
                 marks.wants_number and len(span.text) == 1
             ):
                 group.append(span.text)
+            elif span.has("other_image"):
+                tier = max(tier, Tier.OTHER_IMAGE)
             elif span.has("auto", "manual"):
                 marks.automatic = span.has("auto")
                 marks.wants_number = marks.is_set = True
             elif span.has("observer"):
                 marks.wants_number = marks.wants_name = marks.is_set = True
-            elif span.has("other_image"):
-                tier = max(tier, Tier.OTHER_IMAGE)
             elif span.has("old", "copy"):
                 tier = max(tier, Tier.OLD if span.has("old") else Tier.COPY)
             elif marks.wants_name or (marks.wants_number and len(span.text) <= 2 and not span.senses):
@@ -282,6 +333,15 @@ class _Parse:
             reason=f"matched “{' '.join(span.text for span in self.spans)}” → {target.upper()}",
             tier=tier, group=" ".join(group), drawing=marks.drawing,
         )  # fmt: skip
+
+    def _doubt(self, target: str, span: _Span, *, dosed: bool) -> str:
+        previous = self.spans[span.at - 1] if span.at else None
+        following = self.spans[span.at + 1 : span.at + 2]
+        station = any(other.text in {"l", "r"} for other in following) or (
+            previous is not None and previous.text in self.book.stations
+        )
+        word = previous.text if previous else ""
+        return doubt(target, span.text, word, glued=not span.tokens[0].before, station=station, dosed=dosed)
 
     def _organ(self) -> Reading:
         structures = {sense.value for span in self.organs for sense in span.of("organ", "substitute", "paired", "both")}
@@ -301,6 +361,8 @@ class _Parse:
             return self.ignored("margin", "a length")
         if any(span.has("doses") for span in self.spans) or "%" in self.raw:
             return self.ignored("dose")
+        if signed := self._signed():
+            return signed
         organ = structures.pop()
         return self._organ_additions(organ) if organ not in self.book.paired else self._paired(organ)
 
@@ -309,9 +371,11 @@ class _Parse:
         sides: dict[str, set[str]] = {}
         spans: list[_Span] = []
         # “Poumon G (DR)” is the left lung drawn by D. R., “Poumon (D)” the right one
-        signed = any(self._is_side(span) and not span.tokens[0].initials for span in self.spans)
+        told = [span for span in self.spans if self._is_side(span) and not span.tokens[0].initials]
+        one_told = any({"left", "right"} & {sense.value for sense in span.of("side")} for span in told)
         for span in self.spans:
-            if signed and span.tokens[0].initials:
+            # “Poumon D (2)” is a copy and “Lunge rechts gesamt” the whole right lung: neither says both sides
+            if (told and span.tokens[0].initials) or (one_told and span.is_total):
                 continue
             fitting = {s.value: s.language for s in span.of("side") if s.language in {ANY_LANGUAGE, *languages}}
             if fitting and span not in self.organs:

@@ -59,6 +59,12 @@ class RuleBook:
         Organ → side → structure key.
     heads
         Names of targets, ours and others.
+    leading
+        Letters that may stand before a target's name: ``n`` in ``nGTV``.
+    unclear
+        Words that leave a target to a person, and why.
+    stations
+        Words after which a number is a lymph node station.
     """
 
     phrases: dict[tuple[str, ...], list[Sense]] = field(default_factory=dict)
@@ -69,6 +75,9 @@ class RuleBook:
     types: dict[str, str] = field(default_factory=dict)
     paired: dict[str, dict[str, str]] = field(default_factory=dict)
     heads: list[str] = field(default_factory=list)
+    leading: set[str] = field(default_factory=set)
+    unclear: dict[str, str] = field(default_factory=dict)
+    stations: set[str] = field(default_factory=set)
 
     def add(self, names: Iterable[str], role: str, value: str, language: str = ANY_LANGUAGE) -> None:
         """Give each of the names one more meaning."""
@@ -96,7 +105,7 @@ class RuleBook:
             glued={glued: parts for glued, parts in self._glued_sides(single) if glued not in words},
             parts=frozenset(w for w, r in roles.items() if len(w) > 3 or (len(w) == 3 and r & _SHORT_PART_ROLES)),
             heads=tuple(self.heads),
-            tails=frozenset(word for word, r in roles.items() if r & _TAIL_ROLES),
+            tails=frozenset(word for word, r in roles.items() if r & _TAIL_ROLES) | self.unclear.keys(),
             prefixes=tuple(word for word, r in roles.items() if _FIRST in r),
         )
 
@@ -131,12 +140,15 @@ def _read_language(book: RuleBook, content: Mapping[str, Any]) -> None:
 def _read_targets(book: RuleBook, content: Mapping[str, Any]) -> None:
     for target, names in content["targets"].items():
         book.add(names, "target", target)
-        book.heads += names
+        book.heads += [name for name in names if " " not in name]
     book.add(content["other_targets"], "other_target", "other_target")
     book.heads += [name for name in content["other_targets"] if " " not in name]
     book.add(content["parts"], "part", "part")
     book.add(content["other_images"], "other_image", "other_image")
     book.add(content["courses"], "course", "course")
+    book.leading.update(content["leading"])
+    book.unclear.update(content["unclear"])
+    book.stations.update(content["stations"])
 
 
 def _read_qualifiers(book: RuleBook, content: Mapping[str, Any]) -> None:

@@ -17,6 +17,11 @@ _AROUND = " \t\r\n\0'\"“”‘’"
 _TARGET_TYPES = frozenset({"GTV", "CTV", "PTV"})
 
 
+def _cure(declared: str) -> str:
+    ours = declared != "CTV"
+    return f": if it is the {declared}, say so in a ROI map (--roi-map) or by a correction" if ours else ""
+
+
 class RoiRules:
     """The rules for ROI names, as read from a folder of JSON files.
 
@@ -67,7 +72,8 @@ class RoiRules:
             return Reading(exclusion=kind, reason=f"ignored: its type is {declared} ({self._book.says[kind]})")
         if declared in _TARGET_TYPES:
             if reading.structure is None and not reading.exclusion:
-                return replace(reading, reason=f"{reading.reason}; its type {declared} alone is no proof")
+                reason = f"{reading.reason}; its type {declared} alone is no proof{_cure(declared)}"
+                return replace(reading, reason=reason)
             if reading.structure is not None and declared.casefold() != reading.structure:
                 return replace(reading, conflict=True, reason=f"{reading.reason}, although its type is {declared}")
         return reading
