@@ -111,10 +111,10 @@ class CaseRecord(Record):
     synthetic: tuple[str, ...]
     structures: dict[str, StructureRecord]
     interpolated_slices: tuple[int, ...]
-    choice_warnings: tuple[str, ...]
+    choice_warnings: tuple[str, ...] = ()
     warnings: tuple[str, ...]
     fingerprint: str
-    file_sizes: dict[str, int]
+    file_sizes: dict[str, int] = {}
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
