@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import NamedTuple
 
-from LungSegmentationLib.dicom.roi_numbers import doubt
-from LungSegmentationLib.dicom.roi_rulebook import ANY_LANGUAGE, RuleBook, Sense
+from LungSegmentationLib.dicom.roi_doubts import adds_to_a_number, doubt_of_number, doubt_of_signs, doubt_of_target
+from LungSegmentationLib.dicom.roi_rulebook import ANY_LANGUAGE, RuleBook
+from LungSegmentationLib.dicom.roi_spans import MINUS, Span, joined_words
 from LungSegmentationLib.dicom.roi_tokens import Token
 
 __all__ = ["TIER_WORDS", "Drawing", "Reading", "Tier", "ignored", "plain_name", "read_name"]
-
-_MINUS = frozenset("-−–—\\")
-_NEGATIVE = re.compile(r"(?<=[\s(\[_])[-−–—]\d+([.,]\d+)?")
 
 
 class Tier:
@@ -97,33 +95,6 @@ class Reading:
         return self.structure or (f"ignored:{self.exclusion}" if self.exclusion else "unknown")
 
 
-@dataclass(frozen=True)
-class _Span:
-    at: int
-    words: tuple[str, ...]
-    senses: tuple[Sense, ...]
-    tokens: tuple[Token, ...]
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.words)
-
-    @property
-    def is_number(self) -> bool:
-        return len(self.words) == 1 and self.tokens[0].is_number
-
-    @property
-    def is_total(self) -> bool:
-        """Whether it says both sides, or else a copy (“2”) or all of one (“gesamt”)."""
-        return {s.value for s in self.of("side")} == {"both"} and (self.is_number or self.has("neutral"))
-
-    def of(self, *roles: str) -> list[Sense]:
-        return [sense for sense in self.senses if sense.role in roles]
-
-    def has(self, *roles: str) -> bool:
-        return any(sense.role in roles for sense in self.senses)
-
-
 def plain_name(structure: str) -> str:
     """Return a structure key as people say it: ``lung_left`` → ``left lung``."""
     side = next((side for side in ("left", "right") if structure.endswith(f"_{side}")), "")
@@ -147,28 +118,13 @@ def read_name(book: RuleBook, tokens: list[Token], raw: str) -> Reading:
     raw
         The name without accents, for signs that are no words (``~``, ``%``).
     """
-    return _Parse(book, _spans(book, tokens), raw).reading()
-
-
-def _spans(book: RuleBook, tokens: list[Token]) -> list[_Span]:
-    """Join the words to the longest phrases of the rules."""
-    spans: list[_Span] = []
-    at = 0
-    while at < len(tokens):
-        words: tuple[str, ...] = ()
-        for length in range(min(book.longest_phrase, len(tokens) - at), 0, -1):
-            words = tuple(token.text for token in tokens[at : at + length])
-            if words in book.phrases:
-                break
-        spans.append(_Span(len(spans), words, tuple(book.phrases.get(words, ())), tuple(tokens[at : at + len(words)])))
-        at += len(words)
-    return spans
+    return _Parse(book, joined_words(book, tokens), raw).reading()
 
 
 class _Parse:
     """One name on its way from spans to a reading."""
 
-    def __init__(self, book: RuleBook, spans: list[_Span], raw: str) -> None:
+    def __init__(self, book: RuleBook, spans: list[Span], raw: str) -> None:
         self.book = book
         self.spans = spans
         self.raw = raw
@@ -186,7 +142,7 @@ class _Parse:
     def ignored(self, kind: str, detail: str = "") -> Reading:
         return ignored(self.book, kind, detail)
 
-    def _spans_of(self, *roles: str) -> Iterator[_Span]:
+    def _spans_of(self, *roles: str) -> Iterator[Span]:
         return (span for span in self.spans if span.has(*roles))
 
     def _strong_exclusion(self) -> Reading | None:
@@ -205,7 +161,7 @@ class _Parse:
             return self.ignored("other_target", f"“{other_targets[0].text}”")
         return None
 
-    def _is_difference(self, named: list[_Span]) -> bool:
+    def _is_difference(self, named: list[Span]) -> bool:
         if not named:
             return False
         # “sin” is left in Italian and without in Spanish: where it can be a side of this lung, it is one
@@ -218,11 +174,11 @@ class _Parse:
             between = self.spans[first.at + 1 : second.at + 1]
             # a hyphen counts before the second name and what belongs to it: “Lung-GTV”, “GTV-L Lung”, not “GTV-1 Lung”
             lead = takewhile(lambda span: span.has("side", "neutral"), reversed(between[:-1]))
-            if any(_MINUS & set(span.tokens[0].before) for span in (between[-1], *lead)):
+            if any(MINUS & set(span.tokens[0].before) for span in (between[-1], *lead)):
                 return True
         return len(named) > 1 and named[0].has("both") and not named[1].has("both", "paired", "organ", "substitute")
 
-    def _is_side(self, span: _Span) -> bool:
+    def _is_side(self, span: Span) -> bool:
         languages = {sense.language for organ in self.organs for sense in organ.of("paired", "both")}
         return any(sense.language in {ANY_LANGUAGE, *languages} for sense in span.of("side"))
 
@@ -245,47 +201,12 @@ class _Parse:
         if any("+" in span.tokens[0].before and (span.is_number or span in self.organs) for span in self.spans):
             if self.organs:
                 return self.ignored("combination", "+")
-            if self._adds_to_a_number():
+            if adds_to_a_number(self.spans):
                 return Reading(reason=f"may be several {target.upper()}s in one or one with a margin (+)")
             return self.ignored("margin", "+")
-        return self._unclear(head, target) or self._target_parts(target)
-
-    def _adds_to_a_number(self) -> bool:
-        numbers = [span for span in self.spans if span.is_number]
-        return any("+" in span.tokens[0].before for span in numbers[1:])
-
-    def _unclear(self, head: _Span, target: str) -> Reading | None:
-        """Leave to a person what only its signs or single letters tell from another target."""
-        first = self.spans[0]
-        if head.at == 1 and len(first.text) == 1 and first.text.isalpha() and first.text not in self.book.leading:
-            return Reading(reason=f"“{first.text}” before {target.upper()} may be a dose, a helper or a kind of target")
-        if "~" in self.raw:
-            return Reading(reason="“~” may mean a part of the structure")
-        if self._joins_doses():
-            return Reading(reason="two numbers with a hyphen may be a difference of dose levels")
-        for span in self.spans:
-            if span.text in self.book.unclear:
-                return Reading(reason=f"“{span.text}” beside {target.upper()} {self.book.unclear[span.text]}")
-            around = self.spans[max(0, span.at - 1) : span.at + 2]
-            if span.text == "x" and [other.is_number for other in around] != [True, False, True]:
-                return Reading(reason=f"“x” beside {target.upper()} may be a helper's mark")
-        return self._signed()
-
-    def _joins_doses(self) -> bool:
-        return any(
-            first.is_number and second.is_number and second.tokens[0].before.strip() in _MINUS
-            and min(len(first.text), len(second.text)) > 1
-            for first, second in pairwise(self.spans)
-        )  # fmt: skip
-
-    def _signed(self) -> Reading | None:
-        """Leave to a person a sign after the last word (“PTV+”) and a negative number (“PTV -3”)."""
-        last = self.raw[-1:]
-        # “N+” is a node with tumor
-        if last in _MINUS or (last == "+" and not self.spans[-1].has("part")):
-            return Reading(reason=f"“{last}” at the end may mean a margin or a difference")
-        negative = _NEGATIVE.search(self.raw)
-        return Reading(reason=f"“{negative.group()}” may be a margin") if negative else None
+        if doubt := doubt_of_target(self.book, self.spans, head, self.raw):
+            return Reading(reason=doubt)
+        return self._target_parts(target)
 
     def _target_parts(self, target: str) -> Reading:
         tier = Tier.EXACT
@@ -305,8 +226,8 @@ class _Parse:
                 if marks.wants_number:
                     marks.number = int(re.split("[.,]", span.text)[0])
                     marks.wants_number = False
-                elif doubtful := self._doubt(target, span, dosed=dosed):
-                    return Reading(reason=doubtful)
+                elif doubt := doubt_of_number(self.book, self.spans, span, target, dosed=dosed):
+                    return Reading(reason=doubt)
                 else:
                     group.append(span.text.lstrip("0") or "0")
             elif (span.has("part", "partial", "doses") or (span.has("course") and target == "ptv")) and not (
@@ -326,22 +247,13 @@ class _Parse:
                 marks.observer, marks.wants_name, marks.wants_number = span.text, False, False
             elif span.has("side", "paired", "both"):
                 group.append(span.text)
-            elif not span.has("neutral", "final", "version"):
+            elif not span.has("neutral", "thoracic", "final", "version"):
                 return Reading(reason=f"begins as a {target.upper()}, but “{span.text}” is not understood")
         return Reading(
             target,
             reason=f"matched “{' '.join(span.text for span in self.spans)}” → {target.upper()}",
             tier=tier, group=" ".join(group), drawing=marks.drawing,
         )  # fmt: skip
-
-    def _doubt(self, target: str, span: _Span, *, dosed: bool) -> str:
-        previous = self.spans[span.at - 1] if span.at else None
-        following = self.spans[span.at + 1 : span.at + 2]
-        station = any(other.text in {"l", "r"} for other in following) or (
-            previous is not None and previous.text in self.book.stations
-        )
-        word = previous.text if previous else ""
-        return doubt(target, span.text, word, glued=not span.tokens[0].before, station=station, dosed=dosed)
 
     def _organ(self) -> Reading:
         structures = {sense.value for span in self.organs for sense in span.of("organ", "substitute", "paired", "both")}
@@ -361,15 +273,15 @@ class _Parse:
             return self.ignored("margin", "a length")
         if any(span.has("doses") for span in self.spans) or "%" in self.raw:
             return self.ignored("dose")
-        if signed := self._signed():
-            return signed
+        if doubt := doubt_of_signs(self.spans, self.raw):
+            return Reading(reason=doubt)
         organ = structures.pop()
         return self._organ_additions(organ) if organ not in self.book.paired else self._paired(organ)
 
     def _paired(self, organ: str) -> Reading:
         languages = {s.language for span in self.organs for s in span.of("paired", "both") if s.value == organ}
         sides: dict[str, set[str]] = {}
-        spans: list[_Span] = []
+        spans: list[Span] = []
         # “Poumon G (DR)” is the left lung drawn by D. R., “Poumon (D)” the right one
         told = [span for span in self.spans if self._is_side(span) and not span.tokens[0].initials]
         one_told = any({"left", "right"} & {sense.value for sense in span.of("side")} for span in told)
@@ -401,7 +313,7 @@ class _Parse:
         spoken = languages & sides[side] or languages
         return self._organ_additions(self.book.paired[organ][side], spans, spoken)
 
-    def _organ_additions(self, structure: str, sides: Iterable[_Span] = (), spoken: set[str] | None = None) -> Reading:
+    def _organ_additions(self, structure: str, sides: Iterable[Span] = (), spoken: set[str] | None = None) -> Reading:
         explained = {span.at for span in (*self.organs, *sides)}
         tier, number, drawing = Tier.EXACT, 0, _Marks()
         additions: list[str] = []
@@ -431,7 +343,7 @@ class _Parse:
                 drawing.observer, drawing.wants_name = span.text, False
             elif span.has("final", "manual"):
                 tier = max(tier, Tier.FINAL)
-            elif span.has("neutral", "version") or (span.has("relative_side") and structure in self._paired_keys()):
+            elif span.has("neutral", "version", "relative_side" if structure in self._paired_keys() else "thoracic"):
                 tier = max(tier, Tier.QUALIFIED)
             elif span.has("partial_letter") and structure not in self._paired_keys():
                 return self.ignored("partial", f"“{span.text}”")
@@ -461,7 +373,7 @@ class _Parse:
     def _paired_keys(self) -> set[str]:
         return {key for sides in self.book.paired.values() for key in sides.values()}
 
-    def _organ_number(self, span: _Span, previous: _Span) -> int | Reading:
+    def _organ_number(self, span: Span, previous: Span) -> int | Reading:
         """Return a copy number (a version counts backwards), or why the number is none."""
         text, before = span.text, span.tokens[0].before
         if "+" in before:
@@ -484,7 +396,7 @@ class _Parse:
         return Reading(reason=f"“{' '.join(span.text for span in self.spans)}” is in none of the rules")
 
 
-def _group(span: _Span) -> str:
+def _group(span: Span) -> str:
     return span.of("anatomy")[0].value
 
 

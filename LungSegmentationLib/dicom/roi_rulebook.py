@@ -25,7 +25,7 @@ _SHORT_PART_ROLES = frozenset({"target", "other_target", "exclude"})
 _TAIL_ROLES = frozenset({"part", "exclude", "partial", "auto", "manual", "old", "observer"})
 _QUALIFIERS = (
     "neutral", "final", "auto", "manual", "old", "copy", "version", "observer", "relative_side", "minus", "joined",
-    "millimetres", "doses",
+    "millimetres", "doses", "thoracic",
 )  # fmt: skip
 
 

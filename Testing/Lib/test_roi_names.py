@@ -295,6 +295,47 @@ def test_one_observer_is_taken_by_the_stated_rule(names: list[str], taken: str):
     assert used(take(*names)) == {"gtv": [taken]}
 
 
+@pytest.mark.parametrize("name", ["dPTV", "PTV d95", "PTV_D95%", "PTVe", "PTV_wrong", "PTV_2019", "PTV_95", "PTV -3"])
+def test_what_may_be_no_target_is_not_united_with_the_target(name: str):
+    assert used(take(name, "PTV")) == {"ptv": ["PTV"]}
+
+
+def test_a_discarded_drawing_is_not_used_even_where_there_is_no_other():
+    assert used(take("GTV_wrong", "Heart_obsolete", "Herz alt")) == {"heart": ["Herz alt"]}
+
+
+def test_right_and_left_targets_are_both_kept_or_a_person_is_asked():
+    assert used(take("PTV D", "PTV G")) == {"ptv": ["PTV D", "PTV G"]}
+    assert any("PTV dir" in warning for warning in take("PTV dir", "PTV esq").warnings)
+
+
+def test_a_propagated_target_is_used_only_alone_and_with_a_warning():
+    assert used(take("GTV_propagated", "GTV")) == {"gtv": ["GTV"]}
+    assert any("another image" in warning for warning in take("GTV_propagated").warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "interpreted_type", "said"),
+    [
+        ("GTV 50%", "", ("phase", "isocontour")),
+        ("Tumeur", "GTV", ("--roi-map", "correction")),
+        ("Lésion", "PTV", ("PTV", "--roi-map")),
+        ("dPTV", "", ("dose",)),
+        ("PTV_e", "", ("evaluation",)),
+        ("PTV_95", "", ("percent",)),
+        ("GTV_bad", "", ("wrong", "bad")),
+    ],
+)
+def test_the_reason_says_what_a_person_needs_to_decide(name: str, interpreted_type: str, said: tuple[str, ...]):
+    reading = RULES.classify(name, interpreted_type)
+    assert reading.structure is None
+    assert [word for word in said if word not in reading.reason] == []
+
+
+def test_no_cure_is_offered_for_a_type_that_is_no_structure_of_ours():
+    assert "--roi-map" not in RULES.classify("Tumeur", "CTV").reason
+
+
 # ---------------------------------------------------------------- interpreted types
 
 
