@@ -1,9 +1,10 @@
 """The tiny network learns from 12 phantoms on the CPU and is tried on phantoms that it never saw.
 
 Bars (Dice on unseen phantoms): lungs 0.97, heart 0.90, spinal cord 0.85, esophagus 0.75, GTV 0.65, training in at most
-15 minutes on 2 cores. Every structure is drawn in every patient; scores are on the native grid.
+15 minutes on 2 cores. Every structure is drawn in every patient; all twelve are learned from, so the last epoch's model
+counts; scores are on the native grid.
 
-    python Testing/Benchmarks/bench_phantom_training.py [--size 128] [--epochs 20] [--folder DIR]
+    python Testing/Benchmarks/bench_phantom_training.py [--size 192] [--epochs 24] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SETTINGS: dict[str, object] = {
     "learning_rate": 0.002,
     "schedule": "cosine",
     "warmup_epochs": 0.5,
-    "augmentation": "light",
+    "augmentation": "default",
     "patience": "none",
 }
 
@@ -57,7 +58,7 @@ def make_cohort(folder: Path, size: int, unseen: int) -> tuple[Path, tuple[str, 
     names = [case.name for case in paths.finished_cases()]
     learn = [name for name in names if "42-" in name and "4242-" not in name]
     tried = tuple(name for name in names if name not in learn)
-    write_splits(paths, Split(tuple(learn[:-1]), tuple(learn[-1:]), tried))
+    write_splits(paths, Split(tuple(learn), (), tried))
     prepare(cohort, PreparationOptions(slice_size=size, jobs=2))
     return cohort, tried
 
@@ -65,8 +66,8 @@ def make_cohort(folder: Path, size: int, unseen: int) -> tuple[Path, tuple[str, 
 def main() -> None:
     """Train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--unseen", type=int, default=6)
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
