@@ -43,9 +43,8 @@ class Chatty(SilentReporter):
         dice = values.get("dice") or {}
         assert isinstance(dice, Mapping)
         shown = " ".join(f"{key} {value:.2f}" for key, value in dice.items() if value is not None)
-        print(
-            f"  epoch {epoch}/{epochs} loss {values['train_loss']:.3f} val {values['val_loss']:.3f} {shown}", flush=True
-        )
+        losses = " ".join(f"{name} {values[name]:.3f}" for name in ("train_loss", "val_loss") if values.get(name))
+        print(f"  epoch {epoch}/{epochs} {losses} {shown}", flush=True)
 
 
 def run_training(cohort: Path, name: str, settings: Mapping[str, object]) -> Run:
