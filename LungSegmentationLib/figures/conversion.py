@@ -17,6 +17,7 @@ from LungSegmentationLib.figures.style import (
     OVERLAY_OPACITY,
     WINDOW,
     colored,
+    mark_sides,
     new_figure,
     overlaid,
     save,
@@ -128,10 +129,14 @@ def _stored_to_saved(pictured: _Pictured, path: Path) -> Path:
             (float(stored.values.min()), float(np.percentile(stored.values, 99.5))),
             "stored value",
         )
-        title = f"HU = {stored.slope:g} × stored {stored.intercept:+g}  ({hu.min():.0f} … {hu.max():.0f})"
+        shift = f"{stored.intercept:+g}".replace("-", "− ").replace("+", "+ ")
+        title = f"HU = {stored.slope:g} × stored {shift}  ({hu.min():.0f} … {hu.max():.0f})"
         _with_scale(figure, panels[1], hu, pictured.aspect, title, WINDOW, "HU")
     title = f"ct.nii.gz ({saved.min()} … {saved.max()} HU)"
     _with_scale(figure, panels[2], saved, pictured.aspect, title, WINDOW, "HU")
+    for panel in panels:
+        if panel.images:
+            mark_sides(panel, record.geometry.direction)
     x, y, count = record.geometry.size
     spacing = " × ".join(f"{step:.3g}" for step in record.geometry.spacing)
     figure.suptitle(f"{record.case}: from DICOM to the saved volume   {x} × {y} × {count}, {spacing} mm, slice {z + 1}")
@@ -155,6 +160,8 @@ def _label_map(pictured: _Pictured, label_set: LabelSet, path: Path) -> Path:
     show_slice(panels[1], colored(labels, label_set), pictured.aspect, "Label map")
     title = f"Overlay at {OVERLAY_OPACITY:.0%}"
     show_slice(panels[2], overlaid(ct, labels, label_set), pictured.aspect, title)
+    for panel in panels:
+        mark_sides(panel, record.geometry.direction)
     figure.legend(
         handles=structure_legend(label_set, record.annotated),
         loc="outside lower center",

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from LungSegmentationLib.storage import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -22,7 +22,18 @@ if TYPE_CHECKING:
     from LungSegmentationLib.labels import LabelSet
     from LungSegmentationLib.structures import Labels
 
-__all__ = ["OVERLAY_OPACITY", "WINDOW", "colored", "new_figure", "overlaid", "save", "show_slice", "structure_legend"]
+__all__ = [
+    "OVERLAY_OPACITY",
+    "WINDOW",
+    "colored",
+    "mark_sides",
+    "new_figure",
+    "overlaid",
+    "save",
+    "show_slice",
+    "side_letters",
+    "structure_legend",
+]
 
 WINDOW = (-1000.0, 400.0)
 """HU shown from black to white: that of the training."""
@@ -57,6 +68,26 @@ def show_slice(axes: Axes, image: NDArray[Any], aspect: float, title: str, **opt
     axes.set_title(title)
     axes.set_axis_off()
     return shown
+
+
+def side_letters(direction: Sequence[float]) -> tuple[str, str]:
+    """Return which side of the patient the left and the right edge of a slice show: ``("R", "L")`` for axial images.
+
+    Parameters
+    ----------
+    direction
+        3×3, row by row, as :class:`~LungSegmentationLib.geometry.Grid` has it.
+    """
+    along = np.asarray(direction, float).reshape(3, 3)[:, 0]
+    axis = int(np.abs(along).argmax())
+    first, last = (("R", "L"), ("A", "P"), ("I", "S"))[axis]
+    return (first, last) if along[axis] > 0 else (last, first)
+
+
+def mark_sides(axes: Axes, direction: Sequence[float]) -> None:
+    """Write at the edges of a slice which side of the patient they show."""
+    for letter, place, side in zip(side_letters(direction), (0.02, 0.98), ("left", "right"), strict=True):
+        axes.text(place, 0.5, letter, color="white", ha=side, va="center", weight="bold", transform=axes.transAxes)
 
 
 def colored(labels: Labels, label_set: LabelSet) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from LungSegmentationLib.cohort.records import CaseRecord, read_record
 from LungSegmentationLib.dicom.stored_values import stored_slice
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.figures.conversion import conversion_figures
-from LungSegmentationLib.figures.style import colored, overlaid
+from LungSegmentationLib.figures.style import colored, overlaid, side_letters
 from LungSegmentationLib.labels import load_label_set
 from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
 
@@ -99,3 +99,18 @@ def test_the_saved_ct_is_what_simpleitk_reads_from_the_series(cohort: CohortPath
         theirs = sitk.GetArrayFromImage(reader.Execute())
         ours = sitk.GetArrayFromImage(sitk.ReadImage(str(case.ct)))
         assert np.array_equal(ours, np.clip(theirs, -1024, 32767))
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"),
+    [
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1), ("R", "L")),
+        ((-1, 0, 0, 0, 1, 0, 0, 0, -1), ("L", "R")),
+        ((0, 0, 1, 1, 0, 0, 0, -1, 0), ("A", "P")),
+        ((0, 1, 0, 0, 0, 1, -1, 0, 0), ("S", "I")),
+    ],
+)
+def test_the_edges_of_a_slice_are_named_by_the_patients_sides(
+    direction: tuple[float, ...], expected: tuple[str, str]
+) -> None:
+    assert side_letters(direction) == expected
