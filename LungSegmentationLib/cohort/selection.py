@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from LungSegmentationLib.dicom.roi_names import RoiInfo, assign
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["CT_CHOICES", "RTSTRUCT_CHOICES", "Plan", "PlannedCase", "Skipped", "plan_cases", "roi_infos", "volume_key"]
+__all__ = ["CT_CHOICES", "MOST_STRUCTURES", "Plan", "PlannedCase", "Skipped", "plan_cases", "roi_infos", "volume_key"]
 
-CtChoice = Literal["all", "most-slices", "newest"]
 CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
-RTSTRUCT_CHOICES: tuple[str, ...] = ("most-structures", "newest", "oldest")
+MOST_STRUCTURES = "most-structures"
+
+
+_Choice = tuple["Link", tuple[str, ...]]
 
 _LINK_RANK = {"reference": 0, "frame of reference": 1, "geometry": 2}
 # Why one of several CTs was taken, in the order in which they are compared.
@@ -181,17 +183,17 @@ def _cases_of(
     candidates = []
     skipped = []
     for choices in by_series.values():
-        (link, warnings), others = _best_rtstruct(choices, structure_count, rtstruct)
+        (link, warnings), others, why = _best_rtstruct(choices, structure_count, rtstruct)
         if others:
             taken = _describe(link.rtstruct)
             rest = ", ".join(_describe(other.rtstruct) for other, _ in others)
-            warnings = (*warnings, f"This CT has {len(choices)} RTSTRUCTs: {taken} was taken ({rtstruct}), not {rest}.")
+            warnings = (*warnings, f"This CT has {len(choices)} RTSTRUCTs: {taken} was taken ({why}), not {rest}.")
             skipped += [
                 Skipped(
                     patient.patient_id,
                     other.rtstruct.sop_instance_uid,
                     _describe(other.rtstruct),
-                    f"another RTSTRUCT of the same CT was taken ({rtstruct}): {taken}",
+                    f"another RTSTRUCT of the same CT was taken ({why}): {taken}",
                 )
                 for other, _ in others
             ]
@@ -244,34 +246,34 @@ def _best_series(links: Sequence[Link]) -> tuple[Link, tuple[str, ...]]:
 
 
 def _best_rtstruct(
-    choices: list[tuple[Link, tuple[str, ...]]], structure_count: Callable[[RTStructFile], int], rule: str
-) -> tuple[tuple[Link, tuple[str, ...]], list[tuple[Link, tuple[str, ...]]]]:
-    def by_date(choice: tuple[Link, tuple[str, ...]]) -> tuple[str, str]:
+    choices: list[_Choice], structure_count: Callable[[RTStructFile], int], rule: str
+) -> tuple[_Choice, list[_Choice], str]:
+    """Return the one that is taken, the others, and in words the rule that decided."""
+
+    def by_date(choice: _Choice) -> tuple[str, str]:
         return choice[0].rtstruct.date or "", choice[0].rtstruct.sop_instance_uid
 
     if len(choices) == 1:
-        return choices[0], []
-    if rule == "most-structures":
-        ordered = sorted(
-            choices,
-            key=lambda c: (structure_count(c[0].rtstruct), -_LINK_RANK[c[0].by], *by_date(c)),
-            reverse=True,
-        )
-    elif rule in {"newest", "oldest"}:
+        return choices[0], [], rule
+    if rule in {"newest", "oldest"}:
         ordered = sorted(choices, key=by_date, reverse=rule == "newest")
-    else:
-        # Asked for by name: where a patient has none of that name, the usual rule holds.
-        wanted = rule.casefold()
-        ordered = sorted(
-            choices,
-            key=lambda c: (
-                wanted in c[0].rtstruct.label.casefold() or c[0].rtstruct.sop_instance_uid.endswith(rule),
-                structure_count(c[0].rtstruct),
-                *by_date(c),
-            ),
-            reverse=True,
-        )
-    return ordered[0], ordered[1:]
+        return ordered[0], ordered[1:], rule
+    by_worth = sorted(
+        choices,
+        key=lambda c: (structure_count(c[0].rtstruct), -_LINK_RANK[c[0].by], *by_date(c)),
+        reverse=True,
+    )
+    if rule == MOST_STRUCTURES:
+        return by_worth[0], by_worth[1:], rule
+    # Asked for by name: where a CT has none of that name, the usual rule holds.
+    called = [choice for choice in by_worth if _is_called(choice[0].rtstruct, rule)]
+    best = (called or by_worth)[0]
+    why = f"“{rule}”" if called else f"{MOST_STRUCTURES}, as none is called “{rule}”"
+    return best, [choice for choice in by_worth if choice is not best], why
+
+
+def _is_called(file: RTStructFile, name: str) -> bool:
+    return name.casefold() in file.label.casefold() or file.sop_instance_uid.endswith(name)
 
 
 def _choose_cts(candidates: list[_Candidate], rule: str) -> tuple[list[_Candidate], list[Skipped]]:

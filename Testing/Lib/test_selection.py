@@ -169,7 +169,8 @@ def test_of_several_rtstructs_the_asked_one_is_taken_with_a_warning(rule: str, e
     ]
     made = plan(patient([a], [(file, a, "reference") for file in files]), rtstruct=rule)
     assert taken(made) == [("a", expected)]
-    assert any("3 RTSTRUCTs" in warning for warning in made.cases[0].warnings)
+    told = next(warning for warning in made.cases[0].warnings if "3 RTSTRUCTs" in warning)
+    assert ("none is called" in told) == (rule == "no such label")
     assert len(made.skipped) == 2
 
 
