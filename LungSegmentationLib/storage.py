@@ -23,6 +23,7 @@ __all__ = [
     "atomic_path",
     "read_json",
     "replace_folder",
+    "restore_folders",
     "safe_name",
     "storage_errors",
     "write_json",
@@ -31,6 +32,7 @@ __all__ = [
 
 LONGEST_NAME = 64
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{device}{n}" for device in ("com", "lpt") for n in range(1, 10)}
+_OLD_COPY = re.compile(r"\.partial-\d+-old-(.+)", re.DOTALL)
 _CURES = {
     errno.ENOSPC: "the disk is full. Free some space and start again: what is finished is kept.",
     errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is finished is kept.",
@@ -92,7 +94,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside ``folder`` to fill; it takes the place of ``folder`` only if the block ends well."""
     with storage_errors(folder):
-        partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
+        partial = folder.with_name(f".partial-{os.getpid()}-new-{folder.name}")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
@@ -105,12 +107,38 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Put ``new`` in the place of ``folder``; killed in between, ``folder`` is old, new or missing, never mixed."""
+    """Put ``new`` in the place of ``folder``; killed in between, ``folder`` is old, new or missing, never mixed.
+
+    Where it is missing, :func:`restore_folders` puts the old one back.
+    """
     old = folder.with_name(f".partial-{os.getpid()}-old-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.replace(old)
-    new.replace(folder)
+    try:
+        new.replace(folder)
+    except OSError:
+        if old.exists():
+            old.replace(folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folders(parent: Path) -> list[Path]:
+    """Put back the old folders whose successors a killed :func:`replace_folder` did not get into place.
+
+    To be called only when nobody else works in ``parent``.
+    """
+    restored = []
+    copies = [(entry, match[1]) for entry in parent.glob(".partial-*") if (match := _OLD_COPY.match(entry.name))]
+    # The newest first: it is the one that was in place last.
+    for copy, name in sorted(copies, key=lambda one: one[0].stat().st_mtime_ns, reverse=True):
+        target = parent / name
+        if copy.is_dir() and not target.exists():
+            with storage_errors(target):
+                copy.replace(target)
+            restored.append(target)
+    return restored
 
 
 def _flush(file: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from LungSegmentationLib.errors import LungSegError, StorageError
+from LungSegmentationLib.jobs.python import worker_python
+from LungSegmentationLib.storage import restore_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +63,11 @@ class Failure:
 
 
 def side_by_side(
-    function: Callable[[T], R], items: Sequence[T], jobs: int, ended: Callable[[T], R] | None = None
+    function: Callable[[T], R],
+    items: Sequence[T],
+    jobs: int,
+    ended: Callable[[T], R] | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> Iterator[R]:
     """Yield ``function(item)`` of all items as they are done, on ``jobs`` processes (1: in this one, in order).
 
@@ -73,10 +80,22 @@ def side_by_side(
     ended
         Result of an item whose process was ended from outside. When one is, what is not done yet is done again one by
         one, each in a process of its own, so that only the item that cannot be done is lost.
+    warn
+        Is told if no Python is found that processes can be started with; this one then does the work alone.
     """
-    if jobs == 1 or len(items) < 2:
+    python = worker_python() if jobs > 1 and len(items) > 1 else None
+    if python is None:
+        if jobs > 1 and len(items) > 1 and warn is not None:
+            warn(f"{sys.executable} is no Python that workers can be started with: the cases are done one by one.")
         yield from map(function, items)
         return
+    with _started_with(str(python)):
+        yield from _on_processes(function, items, jobs, ended)
+
+
+def _on_processes(
+    function: Callable[[T], R], items: Sequence[T], jobs: int, ended: Callable[[T], R] | None
+) -> Iterator[R]:
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -98,12 +117,41 @@ def side_by_side(
                 yield ended(item)
 
 
+@contextmanager
+def _started_with(python: str) -> Iterator[None]:
+    """Let joblib start its processes with this Python; does nothing where that is ``sys.executable`` already.
+
+    A launcher hands no open files on to the Python that it starts: the processes would wait for ever.
+    """
+    if python == sys.executable:
+        yield
+        return
+    import multiprocessing.spawn
+
+    from joblib.externals.loky.backend import spawn
+
+    before = sys.executable, multiprocessing.spawn.get_executable(), spawn.get_executable
+    # The workers of joblib, and the trackers of Python and of joblib that come with them.
+    sys.executable, spawn.get_executable = python, lambda: python
+    multiprocessing.spawn.set_executable(python)
+    try:
+        yield
+    finally:
+        sys.executable, tracker, spawn.get_executable = before
+        multiprocessing.spawn.set_executable(tracker)
+
+
 def _numbered(function: Callable[[T], R], number: int, item: T) -> tuple[int, R]:
     return number, function(item)
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what a killed process left half-written; only under the cohort's lock, when it belongs to nobody."""
+    """Remove what a killed process left half-written; only under the cohort's lock, when it belongs to nobody.
+
+    What it had moved aside and not replaced yet is put back first.
+    """
+    for folder in folders:
+        restore_folders(folder)
     for entry in (entry for folder in folders for entry in folder.glob(".partial-*")):
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)

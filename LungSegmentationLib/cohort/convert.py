@@ -157,7 +157,7 @@ def convert(
         try:
             for outcome in outcomes:
                 _report_outcome(outcome, reporter)
-            for outcome in side_by_side(_convert_one, todo, options.jobs, _ended):
+            for outcome in side_by_side(_convert_one, todo, options.jobs, _ended, reporter.warning):
                 outcomes.append(outcome)
                 _retire_stale(outcome, paths)
                 reporter.progress("convert", len(outcomes), len(plan.cases), outcome.case)

@@ -55,6 +55,13 @@ def real_python() -> Path:
     return stated or Path("python3")
 
 
+def worker_python() -> Path | None:
+    """Return the Python for workers that are handed open pipes; None where only a launcher is known: it closes them."""
+    python = real_python()
+    stated = Path(sys.executable) if sys.executable else None
+    return python if python.is_file() and (python != stated or _is_plain_python(python)) else None
+
+
 def is_other_python(python: Path) -> bool:
     """Whether a Python is another one than that of this process, with packages of its own."""
     ours = {real_python(), Path(sys.executable)} if sys.executable else {real_python()}
