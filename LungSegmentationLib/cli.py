@@ -164,27 +164,41 @@ def convert(
 @app.command()
 def prepare(
     cohort: CohortFolder,
-    slice_size: Annotated[int, typer.Option("--slice-size", help="Rows and columns of a slice.")] = 256,
+    slice_size: Annotated[
+        int | None, typer.Option("--slice-size", help="Rows and columns of a slice; at first 256.")
+    ] = None,
     window: Annotated[
-        tuple[float, float], typer.Option("--window", metavar="LOW HIGH", help="HU that a network sees.")
-    ] = (-1000.0, 400.0),
+        tuple[float, float] | None,
+        typer.Option("--window", metavar="LOW HIGH", help="HU that a network sees; at first -1000 400."),
+    ] = None,
     field_of_view: Annotated[
-        str, typer.Option("--field-of-view", help="full, or body: crop to the body, more pixels an organ.")
-    ] = "full",
+        str | None,
+        typer.Option("--field-of-view", help="full (at first), or body: crop to the body, more pixels an organ."),
+    ] = None,
     label_resampling: Annotated[
-        str, typer.Option("--label-resampling", help="coverage, or nearest (moves structures by half a pixel).")
-    ] = "coverage",
+        str | None,
+        typer.Option("--label-resampling", help="coverage (at first), or nearest: moves structures by half a pixel."),
+    ] = None,
     new_splits: Annotated[bool, typer.Option("--new-splits", help="Split anew, although there is a split.")] = False,
-    stratify: Annotated[bool, typer.Option(help="Give train, val and test their shares of rare structures.")] = True,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another split.")] = 42,
+    stratify: Annotated[
+        bool | None,
+        typer.Option(
+            "--stratify/--no-stratify", help="Give train, val and test their shares of rare structures (at first)."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Another seed gives another split; at first 42.")] = None,
     ratios: Annotated[
-        tuple[float, float, float], typer.Option("--ratios", metavar="TRAIN VAL TEST", help="Shares of the patients.")
-    ] = (0.70, 0.15, 0.15),
+        tuple[float, float, float] | None,
+        typer.Option("--ratios", metavar="TRAIN VAL TEST", help="Shares of the patients; at first 0.7 0.15 0.15."),
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 1,
     events: Events = False,
     verbose: Verbose = False,
 ) -> None:
-    """Prepare a cohort for training: cached slices, split, class weights; a second call does only what changed."""
+    """Prepare a cohort for training: cached slices, split, class weights.
+
+    A second call does only what is new or changed; what it does not say is as in the first one.
+    """
 
     def work(reporter: Reporter) -> None:
         from LungSegmentationLib.cohort.prepare import PreparationOptions
@@ -193,8 +207,8 @@ def prepare(
         options = PreparationOptions(
             slice_size=slice_size,
             window=window,
-            field_of_view=cast("FieldOfView", field_of_view),
-            label_resampling=cast("LabelResampling", label_resampling),
+            field_of_view=cast("FieldOfView | None", field_of_view),
+            label_resampling=cast("LabelResampling | None", label_resampling),
             jobs=jobs,
             new_splits=new_splits,
             stratify=stratify,

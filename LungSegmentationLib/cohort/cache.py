@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from LungSegmentationLib import __version__
 from LungSegmentationLib.cohort.axis_mapping import AxisMapping
@@ -16,6 +17,7 @@ from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.geometry import Reorientation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -23,7 +25,16 @@ if TYPE_CHECKING:
     from LungSegmentationLib.cohort.paths import CachePaths, CohortPaths
     from LungSegmentationLib.cohort.splits import Part
 
-__all__ = ["AxisRecord", "CacheRecord", "CachedCase", "cached_cases", "open_case", "open_split", "read_cache_record"]
+__all__ = [
+    "AxisRecord",
+    "CacheRecord",
+    "CachedCase",
+    "cached_cases",
+    "open_case",
+    "open_split",
+    "read_cache_record",
+    "refuse_flat",
+]
 
 PREPARE = "Run: lungseg prepare COHORT"
 
@@ -83,7 +94,10 @@ class CacheRecord(Record):
     case_fingerprint
         That of ``case.json`` when the slices were made.
     fingerprint
-        Of all that the slices were made from.
+        SHA-256 (hexadecimal) of what a network can learn from them: voxels, structure bits, geometry, window and which
+        structures were drawn. The same slices have the same one, wherever and whenever they were made.
+    made_from
+        Digest of all that they were made from, volumes by size and time: whether they have to be made anew.
     """
 
     cure: ClassVar[str] = PREPARE
@@ -94,8 +108,8 @@ class CacheRecord(Record):
     patient_id: str
     annotated: tuple[str, ...]
     structures: tuple[str, ...]
-    mean: float
-    std: float
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    std: Annotated[float, Field(allow_inf_nan=False, ge=0)]
     window: tuple[float, float]
     slice_size: int
     slices: int
@@ -113,6 +127,7 @@ class CacheRecord(Record):
     warnings: tuple[str, ...] = ()
     case_fingerprint: str
     fingerprint: str
+    made_from: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -211,7 +226,7 @@ def open_case(paths: CohortPaths, name: str) -> CachedCase:
 
 
 def open_split(paths: CohortPaths, part: Part) -> list[CachedCase]:
-    """Open all cases of one part of the split, in the order of its file.
+    """Open all cases of one part of the split, sorted by name: the order of the lines of its file means nothing.
 
     Raises
     ------
@@ -221,7 +236,7 @@ def open_split(paths: CohortPaths, part: Part) -> list[CachedCase]:
     """
     paths.require()
     cohort = read_record(CohortRecord, paths.cohort)
-    names = read_split(paths, part)
+    names = sorted(read_split(paths, part))
     known = set(paths.cached_names())
     missing = [name for name in names if name not in known]
     if missing:
@@ -230,6 +245,24 @@ def open_split(paths: CohortPaths, part: Part) -> list[CachedCase]:
             f"{PREPARE} — if the case is gone for good, remove its line.",
         )
     return [_open(paths, name, cohort) for name in names]
+
+
+def refuse_flat(cases: Iterable[CachedCase]) -> None:
+    """Refuse cases whose intensities cannot be normalized by their standard deviation, which is 0.
+
+    Raises
+    ------
+    BadInputError
+        Names the first one.
+    """
+    for case in cases:
+        record = case.record
+        if record.std == 0:
+            raise BadInputError(
+                f"The CT of the case “{case.name}” has one value only between {record.window[0]:g} and "
+                f"{record.window[1]:g} HU, so it has no z-score.",
+                "Remove its line from the files in splits, or train with --set normalization=window.",
+            )
 
 
 def _open(paths: CohortPaths, name: str, cohort: CohortRecord) -> CachedCase:

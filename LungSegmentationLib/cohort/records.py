@@ -21,6 +21,7 @@ __all__ = [
     "Record",
     "RoiRecord",
     "Source",
+    "SplitSettings",
     "StructureRecord",
     "read_record",
     "write_record",
@@ -134,11 +135,19 @@ class ConversionSettings(Record):
     rtstruct: str = "most-structures"
 
 
+class SplitSettings(Record):
+    """How a cohort was split, see :func:`LungSegmentationLib.cohort.splits.make_split`."""
+
+    seed: int
+    ratios: tuple[float, float, float]
+    stratify: bool
+
+
 class CohortRecord(Record):
     """``cohort.json``: what all cases share. ``label_set`` holds the whole set, so a cohort explains itself.
 
     ``slice_size`` (pixels), ``window`` (HU), ``field_of_view`` and ``label_resampling`` are those of the cache, empty
-    before the first preparation.
+    before the first preparation; ``splitting`` is how the split was made, and how new cases are dealt.
     """
 
     cure: ClassVar[str] = "Remove it and convert again: the cases are kept."
@@ -151,6 +160,7 @@ class CohortRecord(Record):
     window: tuple[float, float] | None = None
     field_of_view: Literal["full", "body"] | None = None
     label_resampling: Literal["coverage", "nearest"] | None = None
+    splitting: SplitSettings | None = None
 
 
 R = TypeVar("R", bound=Record)

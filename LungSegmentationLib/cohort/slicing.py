@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -80,9 +81,9 @@ class SliceSettings:
 
 
 def make_slices(
-    case: CaseRecord, files: CasePaths, label_set: LabelSet, settings: SliceSettings, fingerprint: str
+    case: CaseRecord, files: CasePaths, label_set: LabelSet, settings: SliceSettings, made_from: str
 ) -> tuple[CacheRecord, NDArray[np.int16], NDArray[np.uint8]]:
-    """Read the volumes of a case and make its slices.
+    """Read the volumes of a case and make its slices; ``made_from`` is kept in the record.
 
     Returns
     -------
@@ -145,9 +146,10 @@ def make_slices(
         bit_counts={int(value): int(totals[value]) for value in np.flatnonzero(totals)},
         warnings=tuple(warnings),
         case_fingerprint=case.fingerprint,
-        fingerprint=fingerprint,
+        fingerprint="",
+        made_from=made_from,
     )
-    return record, ct, bits
+    return record.model_copy(update={"fingerprint": _fingerprint(record, ct, bits)}), ct, bits
 
 
 def write_slices(record: CacheRecord, ct: NDArray[np.int16], bits: NDArray[np.uint8], files: CachePaths) -> None:
@@ -157,6 +159,14 @@ def write_slices(record: CacheRecord, ct: NDArray[np.int16], bits: NDArray[np.ui
             np.save(stream, array)
     # On one line: with a line a number, the counts would take more room than the slices allow.
     write_text(files.record, json.dumps(record.model_dump(mode="json"), ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _fingerprint(record: CacheRecord, ct: NDArray[np.int16], bits: NDArray[np.uint8]) -> str:
+    facts = {"annotated", "structures", "window", "native", "axes", "flips", "y", "x", "label_counts"}
+    digest = hashlib.sha256(record.model_dump_json(include=facts).encode())
+    for array, kind in ((ct, "<i2"), (bits, "u1")):
+        digest.update(np.ascontiguousarray(array, kind).data)
+    return digest.hexdigest()
 
 
 def mean_and_std(ct: NDArray[np.int16], window: tuple[float, float]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -39,6 +40,8 @@ class ClassWeights(Record):
     weights
         One a label. A label without a pixel has 1, that of an average label: it can neither blow up the loss nor
         make it undefined.
+    digest
+        Of the names and fingerprints of the cases that were counted, in any order: whether others learn by now.
     """
 
     cure: ClassVar[str] = "Run: lungseg prepare COHORT"
@@ -51,6 +54,7 @@ class ClassWeights(Record):
     total: int
     counts: dict[str, int]
     weights: dict[str, float]
+    digest: str = ""
 
 
 def class_weights(
@@ -70,9 +74,9 @@ def class_weights(
     table = label_table(label_set, structures)
     chosen = set(label_set.keys) if structures is None else {label_set[key].key for key in structures}
     counts = np.zeros(len(label_set) + 1, np.int64)
-    cases = 0
+    counted = []
     for record in records:
-        cases += 1
+        counted.append((record.case, record.fingerprint))
         values = np.fromiter(record.bit_counts.keys(), np.intp, len(record.bit_counts))
         np.add.at(counts, table[values], np.fromiter(record.bit_counts.values(), np.int64, len(record.bit_counts)))
     total = int(counts.sum())
@@ -82,7 +86,7 @@ def class_weights(
     keys = (BACKGROUND, *label_set.keys)
     learned = [key == BACKGROUND or key in chosen for key in keys]
     return ClassWeights(
-        cases=cases,
+        cases=len(counted),
         total=total,
         counts={key: int(count) for key, count, wanted in zip(keys, counts, learned, strict=True) if wanted},
         weights={
@@ -90,6 +94,7 @@ def class_weights(
             for key, weight, wanted in zip(keys, raw, learned, strict=True)
             if wanted
         },
+        digest=hashlib.sha256(repr(sorted(counted)).encode("utf-8", "surrogatepass")).hexdigest(),
     )
 
 

@@ -88,6 +88,15 @@ def read_lock(folder: Path) -> LockHolder | None:
         return None
 
 
+def living_holder(folder: Path) -> LockHolder | None:
+    """Return who holds a run folder, if it has to be taken for alive; by the same rule as :class:`RunLock`."""
+    holder = read_lock(folder)
+    if holder is None:
+        return None
+    alive = holder.is_alive()
+    return holder if alive or (alive is None and not _is_stale(folder)) else None
+
+
 class RunLock:
     """Holds a folder for this process while it is entered.
 
