@@ -101,13 +101,14 @@ class TrainingSummary(_Part):
     Attributes
     ----------
     epochs, best_epoch
-        Epochs done, and the one whose weights these are, both counted from 1.
+        Epochs done when the file was written, and the one whose weights these are, both counted from 1. A training
+        writes the file at each better epoch and may go on after that: the run's history says how long.
     best_loss
         Validation loss of that epoch; ``None`` without a validation set.
     patients, slices
         Counts by part of the split (``train``, ``val``, ``test``).
     seconds
-        Time spent.
+        Time spent until then.
     settings
         The training's configuration as plain JSON values.
     """

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from LungSegmentationLib.cohort.cache import CachedCase, CacheRecord
 
-__all__ = ["Prefetcher", "SliceBatch", "SliceStore"]
+__all__ = ["CaseFacts", "Prefetcher", "SliceBatch", "SliceStore"]
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -61,17 +62,6 @@ class SliceBatch:
     def __len__(self) -> int:
         return len(self.hounsfield)
 
-    def part(self, rows: slice) -> SliceBatch:
-        """Return some of the samples."""
-        return SliceBatch(
-            self.hounsfield[rows],
-            self.bits[rows],
-            self.annotated[rows],
-            self.mean[rows],
-            self.std[rows],
-            self.names[rows],
-        )
-
     def to(self, device: torch.device) -> SliceBatch:
         """Return the batch on a device; from pinned memory nobody waits for it."""
         return replace(
@@ -85,17 +75,30 @@ class SliceBatch:
 
 @dataclass(frozen=True)
 class _Slices:
-    """Where the slices of one array lie in its file."""
+    """Where the slices of one array lie in its file, and which file that was."""
 
     path: Path
     offset: int
     slice_bytes: int
+    state: tuple[int, int, int]
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> _Slices:
         if not isinstance(array, np.memmap) or array.filename is None or not array.flags.c_contiguous:
             raise TypeError("slices are read from memory-mapped arrays")
-        return cls(Path(array.filename), int(array.offset), int(array[0].nbytes))
+        path = Path(array.filename)
+        try:
+            with path.open("rb") as stream:
+                state = _state(stream)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror}.", "Prepare the cohort again.") from error
+        return cls(path, int(array.offset), int(array[0].nbytes), state)
+
+
+def _state(stream: IO[bytes]) -> tuple[int, int, int]:
+    """Return what changes when a file is written or replaced."""
+    status = os.fstat(stream.fileno())
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ class SliceStore:
         Raises
         ------
         StorageError
-            If a file of the cache cannot be read any more.
+            If a file of the cache cannot be read any more, or is another one than at the beginning.
         """
         wanted = np.fromiter(indices, np.int64)
         cases = np.searchsorted(self._ends, wanted, side="right")
@@ -218,6 +221,12 @@ class SliceStore:
     def _read(self, source: _Slices, case: int, places: NDArray[np.int64], targets: Sequence[NDArray[Any]]) -> None:
         try:
             with source.path.open("rb", buffering=0) as stream:
+                if _state(stream) != source.state:
+                    raise StorageError(
+                        f"{source.path}, the cache of {self.cases[case].name}, was prepared anew or changed while the"
+                        " training ran.",
+                        "Go on with --resume; if that says that the cohort changed, start a new run.",
+                    )
                 for place, target in zip(places, targets, strict=True):
                     stream.seek(source.offset + int(place) * source.slice_bytes)
                     view = memoryview(target.data).cast("B")

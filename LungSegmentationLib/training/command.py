@@ -26,7 +26,8 @@ from LungSegmentationLib.training.checkpoint import Checkpoint, load_checkpoint,
 from LungSegmentationLib.training.config import TrainingConfig
 from LungSegmentationLib.training.devices import ChosenDevice, choose_device
 from LungSegmentationLib.training.distributed import Launch, joined_processes, launched
-from LungSegmentationLib.training.segmentation import SegmentationTask
+from LungSegmentationLib.training.history import HISTORY_FILE
+from LungSegmentationLib.training.segmentation import SegmentationTask, check_structures
 from LungSegmentationLib.training.tensorboard import TensorBoardLog
 from LungSegmentationLib.training.trainer import Trained, Trainer
 
@@ -87,7 +88,8 @@ def plan_training(
     config_file, settings
         See :meth:`.TrainingConfig.load`.
     resume
-        Go on with a run; one that was interrupted before its first checkpoint begins anew.
+        Go on with a run; one that was interrupted before its first checkpoint begins anew, one that lost its
+        checkpoint but not its results is refused.
     launch
         Default: from the environment.
 
@@ -96,13 +98,16 @@ def plan_training(
     BadInputError
         If the cohort is none, or not prepared, or a checkpoint is damaged.
     UsageError
-        If a setting is wrong, the run exists (or does not, to resume), or there is no such device.
+        If a setting is wrong or names a structure that is none, the run exists (or does not, to resume), or there is
+        no such device.
     """
     paths = CohortPaths(cohort)
     paths.require()
     read_split(paths, "train")
     launch = launch or launched()
     folder = _resumed_run(paths, run) if resume else _new_run(paths, run, launch)
+    if resume and not launch.rank and not folder.checkpoint.is_file():
+        _refuse_results(folder)
     checkpoint = load_checkpoint(folder.checkpoint) if resume and folder.checkpoint.is_file() else None
     base = None
     if checkpoint is not None:
@@ -117,6 +122,7 @@ def plan_training(
                 f"The run {folder.name} cannot go on with another {', '.join(differences)}.",
                 "Leave that as it was, or start a new run with it.",
             )
+    check_structures(config, _label_set(paths))
     name = config.device
     if launch.world > 1 and name in {"auto", "cuda"} and torch.cuda.is_available():
         name = f"cuda:{launch.local_rank}"
@@ -159,7 +165,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         reporter.log(device.statement)
         if device.warning:
             reporter.warning(device.warning)
-        label_set = label_set_from_dict(read_record(CohortRecord, plan.cohort.cohort).label_set, plan.cohort.cohort)
+        label_set = _label_set(plan.cohort)
         task = _task(plan, label_set, processes.world)
         log = None
         if config.tensorboard and processes.first:
@@ -224,6 +230,10 @@ def train_command(
     return run_command("train", work, events=events, verbose=verbose, run_folder=plan.run.folder, force=force)
 
 
+def _label_set(paths: CohortPaths) -> LabelSet:
+    return label_set_from_dict(read_record(CohortRecord, paths.cohort).label_set, paths.cohort)
+
+
 def _task(plan: TrainingPlan, label_set: LabelSet, processes: int) -> SegmentationTask:
     train_cases, val_cases = open_split(plan.cohort, "train"), open_split(plan.cohort, "val")
 
@@ -264,10 +274,13 @@ def _listener(reporter: Reporter) -> SilentReporter:
 def _new_run(paths: CohortPaths, run: str | None, launch: Launch) -> RunPaths:
     if run is not None:
         folder = paths.run(_checked(run))
-        if folder.checkpoint.exists() and not launch.rank:
+        if launch.rank:  # the first process may have begun to write it
+            return folder
+        if folder.checkpoint.exists():
             raise UsageError(
                 f"The run {run} exists already.", "Go on with it by --resume, or choose another name with --run."
             )
+        _refuse_results(folder)
         return folder
     name = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M")
     number = 1
@@ -290,6 +303,19 @@ def _resumed_run(paths: CohortPaths, run: str | None) -> RunPaths:
     if not stopped:
         raise UsageError(f"{paths.root} has no run to resume.", "Start one without --resume.")
     return max(stopped, key=lambda one: one.checkpoint.stat().st_mtime)
+
+
+def _refuse_results(run: RunPaths) -> None:
+    """Refuse to begin anew where a training without its checkpoint left what it learned."""
+    kept = run.epoch_checkpoints()
+    results = [path for path in (run.model, run.folder / HISTORY_FILE, *kept) if path.exists()]
+    if not results:
+        return
+    copy = f"Copy {kept[-1].name} to {run.checkpoint.name} and go on with --resume, or" if kept else "To train anew,"
+    raise UsageError(
+        f"The run {run.name} has {results[0].name}, but no {run.checkpoint.name} to go on from.",
+        f"{copy} choose another name with --run. What is there is not overwritten.",
+    )
 
 
 def _checked(run: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["build_optimizer", "clip_gradients"]
+__all__ = ["build_optimizer", "clip_gradients", "has_finite_weights"]
 
 OptimizerName = Literal["adam", "adamw", "sgd"]
 
@@ -73,6 +73,16 @@ def build_optimizer(
                 fused=fused,
             )
     raise ValueError(f"there is no optimizer {name!r}")
+
+
+@torch.no_grad()
+def has_finite_weights(network: nn.Module) -> bool:
+    """Return whether all weights and running means of a network are finite numbers; waits for its device once."""
+    values = [value for value in (*network.parameters(), *network.buffers()) if value.is_floating_point()]
+    if not values:
+        return True
+    # The largest magnitude cannot overflow as a sum of squares does.
+    return bool(torch.isfinite(torch.stack([torch.linalg.vector_norm(value, torch.inf) for value in values])).all())
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest_norm: float | None = None) -> Tensor:

@@ -25,14 +25,17 @@ class _Lowest:
         self.reference = math.inf
         self.bad = 0
 
-    def see(self, value: float) -> bool:
-        """Take the next value; return whether it is the best so far. A value that is no number is a bad one."""
+    def see(self, value: float, epochs: int = 1) -> bool:
+        """Take the next value, so many epochs after the last one; return whether it is the best so far.
+
+        A value that is no number is a bad one.
+        """
         lower = self.sign * value
         if lower < self.reference - self.least:
             self.reference = lower
             self.bad = 0
         else:
-            self.bad += 1
+            self.bad += epochs
         improved = lower < self.best
         if improved:
             self.best = lower
@@ -108,6 +111,7 @@ class Schedule:
         self._monitor = _Lowest(least_improvement, higher_is_better=higher_is_better)
         self._reductions = 0
         self._progress = 0.0
+        self._seen = 0.0
         self._apply()
 
     @property
@@ -127,7 +131,8 @@ class Schedule:
         """
         self._progress = float(epoch_progress)
         if monitored is not None and self.name == "plateau":
-            self._monitor.see(float(monitored))
+            self._monitor.see(float(monitored), max(1, round(self._progress - self._seen)))
+            self._seen = self._progress
             if self._progress < self.warmup_epochs:
                 self._monitor.bad = 0
             elif self._monitor.bad > self.plateau_patience:
@@ -139,6 +144,7 @@ class Schedule:
         """Return all that a resumed training needs; plain values."""
         return {
             "progress": self._progress,
+            "seen": self._seen,
             "reductions": self._reductions,
             "base": list(self._base),
             "monitor": self._monitor.state_dict(),
@@ -149,6 +155,7 @@ class Schedule:
         if len(state["base"]) != len(self._base):
             raise ValueError(f"the state has {len(state['base'])} groups of parameters, not {len(self._base)}")
         self._progress = float(state["progress"])
+        self._seen = float(state.get("seen", state["progress"]))
         self._reductions = int(state["reductions"])
         self._base = [float(rate) for rate in state["base"]]
         self._monitor.load_state_dict(state["monitor"])
@@ -184,7 +191,7 @@ class EarlyStopping:
     Parameters
     ----------
     patience
-        Epochs; ``None`` never stops.
+        Epochs, also where not each of them is validated; ``None`` never stops.
     least_improvement
         What a value must be better by to start the count again. The best model is that of the best value, however
         little better it is.
@@ -201,13 +208,19 @@ class EarlyStopping:
     def __init__(self, patience: int | None, least_improvement: float = 0.0, *, higher_is_better: bool = False) -> None:
         self.patience = patience
         self._monitor = _Lowest(least_improvement, higher_is_better=higher_is_better)
+        self._unseen = 0
 
     def update(self, value: float | None) -> bool:
         """Take an epoch's value and return whether it is the best so far.
 
-        ``None`` (an epoch without validation) changes nothing; NaN counts as an epoch without improvement.
+        ``None`` (an epoch without validation) stops nothing, but counts together with the next value; NaN counts as
+        an epoch without improvement.
         """
-        return False if value is None else self._monitor.see(float(value))
+        if value is None:
+            self._unseen += 1
+            return False
+        epochs, self._unseen = self._unseen + 1, 0
+        return self._monitor.see(float(value), epochs)
 
     @property
     def should_stop(self) -> bool:
@@ -226,8 +239,9 @@ class EarlyStopping:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs; the patience is not part of it, it may be changed."""
-        return self._monitor.state_dict()
+        return self._monitor.state_dict() | {"unseen": self._unseen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another one was."""
         self._monitor.load_state_dict(state)
+        self._unseen = int(state.get("unseen", 0))

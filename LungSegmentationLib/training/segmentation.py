@@ -20,7 +20,7 @@ from LungSegmentationLib.networks.model_file import save_model
 from LungSegmentationLib.networks.unet import build_network
 from LungSegmentationLib.structures import label_table
 from LungSegmentationLib.training.augmentation import Augmentation
-from LungSegmentationLib.training.batches import Prefetcher, SliceBatch, SliceStore
+from LungSegmentationLib.training.batches import CaseFacts, Prefetcher, SliceBatch, SliceStore
 from LungSegmentationLib.training.losses import LossParts, build_loss
 from LungSegmentationLib.training.transforms_intensity import IntensityParameters, scale_window, standardize
 from LungSegmentationLib.training.transforms_spatial import SpatialParameters
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.training.distributed import Processes
     from LungSegmentationLib.training.task import Forward, Learned, Validation
 
-__all__ = ["SegmentationBatch", "SegmentationTask"]
+__all__ = ["SegmentationBatch", "SegmentationTask", "check_structures"]
 
 Drawn = TypeVar("Drawn", SpatialParameters, IntensityParameters)
 
@@ -55,10 +55,6 @@ class SegmentationBatch:
 
     def __len__(self) -> int:
         return len(self.slices)
-
-    def part(self, rows: slice) -> SegmentationBatch:
-        """Return some of the samples; each is changed as in the whole batch."""
-        return SegmentationBatch(self.slices.part(rows), _rows(self.spatial, rows), _rows(self.intensity, rows))
 
     def to(self, device: torch.device) -> SegmentationBatch:
         """Return the batch on a device; what was drawn stays on the CPU."""
@@ -102,9 +98,12 @@ class SegmentationTask:
         pinned: bool = False,
         processes: int = 1,
     ) -> None:
+        check_structures(config, label_set)
         self.config = config
         self.label_set = label_set
         self._notes: list[str] = []
+        # The order of the samples follows from that of the cases: it is the names', not that of a file.
+        train, val = (sorted(cases, key=lambda case: case.name) for cases in (train, val))
         self.train = SliceStore(train, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         self.val = SliceStore(val, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         if not len(self.train):
@@ -115,6 +114,7 @@ class SegmentationTask:
             self._notes.append(
                 "There is no case to validate on: the network of the last epoch is kept, and nothing stops early."
             )
+        self._notes.extend(_torn(self.train.cases, self.val.cases))
         self.structures = self._learned()
         self.preprocessing = _preprocessing([case.record for case in (*train, *val)], config)
         channels = len(self.structures) + (config.overlap == "exclusive")
@@ -153,8 +153,7 @@ class SegmentationTask:
         present = np.concatenate([case.present for case in self.train.cases])
         share = present.mean(0)
         columns = [
-            self.label_set[key].label - 1
-            for key in (self.structures if sampling.rare is None else _chosen(sampling.rare, self.label_set, "rare"))
+            self.label_set[key].label - 1 for key in (self.structures if sampling.rare is None else sampling.rare)
         ]
         if sampling.rare is None:
             columns = [column for column in columns if share[column] < sampling.rare_below]
@@ -312,6 +311,31 @@ class SegmentationTask:
             f"{fact}, so it cannot be learned.",
             f"Leave it out: --set structures={','.join(kept)}" if kept else "Convert cases with contours.",
         )
+
+
+def check_structures(config: TrainingConfig, label_set: LabelSet) -> None:
+    """Refuse settings that name a structure which the label set has not.
+
+    Raises
+    ------
+    UsageError
+        With those that it has.
+    """
+    _chosen(config.structures, label_set, "structures")
+    _chosen(config.sampling.rare, label_set, "sampling.rare")
+
+
+def _torn(train: Sequence[CaseFacts], val: Sequence[CaseFacts]) -> list[str]:
+    """Return a note if a patient is in both parts; empty ids say nothing."""
+    known = {case.patient_id for case in train} - {""}
+    both = [case.name for case in val if case.patient_id in known]
+    if not both:
+        return []
+    note = (
+        f"{len(both)} case(s) to validate on are of patients who are also trained on, the first: {both[0]}. "
+        "The validation looks better than it is: make new splits (lungseg prepare COHORT --new-splits)."
+    )
+    return [note]
 
 
 def _chosen(keys: Sequence[str] | None, label_set: LabelSet, setting: str) -> tuple[str, ...]:

@@ -1,8 +1,16 @@
-"""One step of learning: forward, backward, update; in smaller parts where memory is short, ended where numbers end."""
+"""One step of learning: forward, backward, update; in smaller parts where memory is short, ended where numbers end.
+
+A batch in parts has the loss of the whole batch, also where that is no sum over samples (a weighted mean, Dice): the
+network runs over the parts without a graph, the loss is taken of all outputs together, and its slope at the outputs is
+what each part is then differentiated with (Gao et al. 2021, arXiv:2101.06983, for another loss). It costs one more
+forward pass.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -12,7 +20,7 @@ from torch import Tensor, nn
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError
 from LungSegmentationLib.training.devices import is_out_of_memory
 from LungSegmentationLib.training.optimization import clip_gradients
-from LungSegmentationLib.training.task import Batch
+from LungSegmentationLib.training.task import Batch, Forward
 
 if TYPE_CHECKING:
     from LungSegmentationLib.jobs.reporter import Reporter
@@ -104,7 +112,7 @@ class StepRunner(Generic[B]):
         return result
 
     def run(self, batch: B, step: Step, seed: int, epoch: int) -> LossReading:
-        """Learn from a batch; if memory is short, in smaller parts with the same sum.
+        """Learn from a batch; if memory is short, in smaller parts with the same loss and gradient.
 
         Raises
         ------
@@ -126,26 +134,25 @@ class StepRunner(Generic[B]):
         return LossReading(loss, len(step.samples), f"epoch {epoch + 1}, step {step.number + 1}: {shown}")
 
     def _gradients(self, batch: B, step: Step, seed: int) -> Tensor:
-        # What a network draws itself (dropout) follows from the step too, also when it is done again.
-        torch.manual_seed(seed)
         shares = [step.share(rank) for rank in range(self.processes.world)]
         largest = max(share.stop - share.start for share in shares)
         # All processes cut alike, or they would wait for each other for ever.
         parts = min(math.ceil(largest / self._part_size()), step.smallest_share)
-        total: Tensor | None = None
-        for part in range(parts):
-            rows = [_piece(share.stop - share.start, part, parts) for share in shares]
-            weight = sum(row.stop - row.start for row in rows) / len(step.samples)
-            with self.processes.without_exchange(self.model, quiet=part < parts - 1):
-                result = self.task.loss(
-                    lambda images: self.forward(self.model, images), batch.part(rows[self.processes.rank])
-                )
-                loss = result.total * weight
-                self.scaler.scale(loss).backward()
-            total = loss.detach() if total is None else total + loss.detach()
-        if total is None:
-            raise ValueError("a step without samples")
-        return total
+        pieces = _Pieces(lambda images: self.forward(self.model, images), parts, seed)
+        if parts == 1:
+            loss = self.task.loss(pieces.whole, batch).total
+            torch.autograd.backward(self.scaler.scale(loss))
+            return loss.detach()
+        # Running means of norms must not learn from the first pass what the second one teaches them again.
+        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        try:
+            loss = self.task.loss(pieces.joined, batch).total
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        torch.autograd.backward(self.scaler.scale(loss))
+        pieces.backward(lambda quiet: self.processes.without_exchange(self.model, quiet=quiet))
+        return loss.detach()
 
     def _part_size(self) -> int:
         return math.ceil(self.config.batch_size / self.parts)
@@ -184,5 +191,43 @@ class StepRunner(Generic[B]):
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def _piece(size: int, part: int, parts: int) -> slice:
-    return slice(size * part // parts, size * (part + 1) // parts)
+class _Pieces:
+    """Calls a network on a batch as a whole, or on parts of it: first for the loss of all, then for the slopes.
+
+    What the network draws itself (dropout) follows from the seed, so it is the same in both passes, and when a step is
+    done again.
+    """
+
+    def __init__(self, network: Forward, parts: int, seed: int) -> None:
+        self._network = network
+        self._parts = parts
+        self._seed = seed
+        self._calls: list[tuple[Tensor, list[Tensor]]] = []
+
+    def whole(self, images: Tensor) -> Tensor | list[Tensor]:
+        torch.manual_seed(self._seed)
+        return self._network(images)
+
+    def joined(self, images: Tensor) -> Tensor | list[Tensor]:
+        """Return the outputs for all images; what is differentiated ends at them."""
+        with torch.no_grad():
+            outputs = [self._part(images, number) for number in range(self._parts)]
+        levels = [[output] if isinstance(output, Tensor) else output for output in outputs]
+        leaves = [torch.cat(level).requires_grad_() for level in zip(*levels, strict=True)]
+        self._calls.append((images, leaves))
+        return leaves[0] if isinstance(outputs[0], Tensor) else leaves
+
+    def backward(self, quietly: Callable[[bool], AbstractContextManager[Any]]) -> None:
+        """Differentiate the network at each part; only the last one exchanges gradients with other processes."""
+        for call, (images, leaves) in enumerate(self._calls, start=1):
+            slopes = [None if leaf.grad is None else leaf.grad.tensor_split(self._parts) for leaf in leaves]
+            for number in range(self._parts):
+                with quietly(call < len(self._calls) or number < self._parts - 1):
+                    outputs = self._part(images, number)
+                    levels = [outputs] if isinstance(outputs, Tensor) else outputs
+                    used = [(level, slope[number]) for level, slope in zip(levels, slopes, strict=True) if slope]
+                    torch.autograd.backward([level for level, _ in used], [slope for _, slope in used])
+
+    def _part(self, images: Tensor, number: int) -> Tensor | list[Tensor]:
+        torch.manual_seed(self._seed + number)
+        return self._network(images.tensor_split(self._parts)[number])

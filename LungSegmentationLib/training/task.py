@@ -29,7 +29,7 @@ Forward = Callable[["Tensor"], "Tensor | list[Tensor]"]
 
 
 class Batch(Protocol):
-    """Samples with all that was drawn at random for them, so that a part is changed as the whole would be."""
+    """Samples with all that was drawn at random for them."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -37,10 +37,6 @@ class Batch(Protocol):
         ...
 
     def __len__(self) -> int: ...
-
-    def part(self, rows: slice) -> Self:
-        """Return some of the samples."""
-        ...
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device."""
@@ -79,7 +75,8 @@ class Learned:
     Attributes
     ----------
     epochs, best_epoch
-        Done, and the one whose weights these are; from 1.
+        Done when the file is written, and the one whose weights these are; from 1. The training may go on without a
+        better epoch: how long it was in the end, its history says.
     best_loss
         Validation loss of that epoch.
     validation
@@ -138,7 +135,10 @@ class Task(Protocol[B]):
         ...
 
     def loss(self, forward: Forward, batch: B) -> LossParts:
-        """Return the loss of a batch that lies on the device of the network."""
+        """Return the loss of a batch that lies on the device of the network.
+
+        The trainer may compute ``forward`` in parts: its result has a gradient, but the images must need none.
+        """
         ...
 
     def validate(self, forward: Forward, device: torch.device, processes: Processes, reporter: Reporter) -> Validation:

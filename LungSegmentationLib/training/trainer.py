@@ -18,7 +18,7 @@ from LungSegmentationLib.training.checkpoint import Checkpoint, prune_checkpoint
 from LungSegmentationLib.training.devices import memory_mb
 from LungSegmentationLib.training.distributed import Processes
 from LungSegmentationLib.training.history import EpochRecord, History
-from LungSegmentationLib.training.optimization import build_optimizer
+from LungSegmentationLib.training.optimization import build_optimizer, has_finite_weights
 from LungSegmentationLib.training.sampling import EpochSampler, Step, step_seed
 from LungSegmentationLib.training.schedule import EarlyStopping, build_schedule
 from LungSegmentationLib.training.steps import LossReading, StepRunner
@@ -40,7 +40,7 @@ B = TypeVar("B", bound=Batch)
 SAVE_EVERY_S = 900.0
 """Long epochs are saved on the way, so that little is lost when the power goes."""
 
-# Streams of random numbers of one step.
+# Streams of random numbers of one step; the network's are NETWORK + rank.
 CHANGES, NETWORK = 0, 1
 
 
@@ -204,7 +204,9 @@ class Trainer(Generic[B]):
         self.network.load_state_dict(checkpoint.network)
         self.runner.optimizer.load_state_dict(checkpoint.optimizer)
         self.schedule.load_state_dict(checkpoint.schedule)
-        self.runner.scaler.load_state_dict(checkpoint.scaler)
+        # Empty if the run was in a precision that needs none: then the scale is found anew.
+        if checkpoint.scaler:
+            self.runner.scaler.load_state_dict(checkpoint.scaler)
         self.stopping.load_state_dict(checkpoint.stopping)
         if self.average is not None and checkpoint.average is not None:
             self.average.load_state_dict(checkpoint.average)
@@ -223,7 +225,7 @@ class Trainer(Generic[B]):
         CancelledError
             If somebody asked to stop; the checkpoint is written before.
         BadInputError
-            If the loss is no finite number any more; nothing is written then.
+            If the loss or a weight is no finite number any more; nothing is written then.
         """
         for note in self.task.notes:
             self.reporter.warning(note)
@@ -263,7 +265,11 @@ class Trainer(Generic[B]):
             for step in steps:
                 batch = self._next(batches)
                 reading = self.runner.run(
-                    batch, step, step_seed(self.config.seed, self.epoch, step.number, NETWORK), self.epoch
+                    batch,
+                    step,
+                    # Each process has other samples, so it draws other numbers.
+                    step_seed(self.config.seed, self.epoch, step.number, NETWORK + self.processes.rank),
+                    self.epoch,
                 )
                 self._settle()
                 self._pending = reading
@@ -379,6 +385,7 @@ class Trainer(Generic[B]):
 
     def _save_model(self, validation: Validation) -> None:
         with self.average.applied_to(self.network) if self.average is not None else contextlib.nullcontext():
+            self._require_finite_weights()
             self.task.save(
                 self.run.model,
                 self.network,
@@ -387,10 +394,20 @@ class Trainer(Generic[B]):
 
     def _save(self) -> None:
         self._settle()
+        self._require_finite_weights()
         if self.processes.first:
             self._tick()
             save_checkpoint(self.run.checkpoint, self._checkpoint())
         self._saved_at = time.monotonic()
+
+    def _require_finite_weights(self) -> None:
+        # A step's loss may be finite and its slope not; the old file is worth more than what follows.
+        if not has_finite_weights(self.network):
+            raise BadInputError(
+                f"The network's weights are not finite numbers after {self.step} steps of epoch {self.epoch + 1}.",
+                "Start a run with a lower learning rate, --set gradient_clip=1 or --set precision=float32. "
+                "What was saved before is kept.",
+            )
 
     def _checkpoint(self) -> Checkpoint:
         return Checkpoint(

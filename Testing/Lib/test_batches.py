@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_files import LABELS, WINDOW, make_task, patient, write_case, write_cohort
+from training_files import LABELS, WINDOW, make_task, patient, tiny_config, write_case, write_cohort
 
 from LungSegmentationLib.cohort.cache import open_split
 from LungSegmentationLib.errors import BadInputError, StorageError, UsageError
@@ -71,16 +71,32 @@ def test_a_cache_that_is_cut_off_is_said_and_ends_nothing_else(tmp_path: Path) -
     slices = store(tmp_path)
     file = tmp_path / "cache" / "a.ct.npy"
     file.write_bytes(file.read_bytes()[:-100])
-    assert len(slices.gather([0])) == 1
-    with pytest.raises(StorageError, match="cut off"):
+    with pytest.raises(StorageError, match="changed while the training ran"):
         slices.gather([4])
+    assert len(slices.gather([5])) == 1  # another case
 
 
-def test_a_part_of_a_batch_is_those_samples(tmp_path: Path) -> None:
-    batch = store(tmp_path).gather([1, 2, 3])
-    part = batch.part(slice(1, 3))
-    assert part.names == batch.names[1:3]
-    assert torch.equal(part.hounsfield, batch.hounsfield[1:])
+@pytest.mark.parametrize("name", ["a.ct.npy", "a.structures.npy"])
+def test_a_cache_that_is_prepared_anew_is_not_read_at_the_old_places(tmp_path: Path, name: str) -> None:
+    slices = store(tmp_path)
+    slices.gather([1])
+    file = tmp_path / "cache" / name
+    new = tmp_path / "new.npy"
+    array = np.load(file)
+    np.save(new, np.concatenate([array, array]))  # so that each slice could still be read
+    new.replace(file)
+    with pytest.raises(StorageError, match=r"prepared anew.*--resume"):
+        slices.gather([1])
+
+
+def test_a_cache_that_is_prepared_anew_with_files_of_the_same_size_is_seen(tmp_path: Path) -> None:
+    slices = store(tmp_path)
+    file = tmp_path / "cache" / "a.ct.npy"
+    new = tmp_path / "new.npy"
+    np.save(new, np.load(file) + 1)
+    new.replace(file)
+    with pytest.raises(StorageError, match=r"prepared anew"):
+        slices.gather([1])
 
 
 def test_things_are_made_in_order_and_all_of_them() -> None:
@@ -271,19 +287,36 @@ def test_cases_prepared_in_different_ways_are_refused(tmp_path: Path) -> None:
     paths = write_cohort(tmp_path)
     cases = open_split(paths, "train")
     cases[1].record = cases[1].record.model_copy(update={"window": (-500.0, 500.0)})
-    from training_files import tiny_config
-
     with pytest.raises(BadInputError, match="different ways"):
         SegmentationTask(tiny_config(), LABELS, cases, [])
 
 
-def test_a_batch_cut_in_parts_is_changed_as_the_whole(tmp_path: Path) -> None:
+def test_the_order_of_the_cases_in_a_split_does_not_matter(tmp_path: Path) -> None:
+    paths = write_cohort(tmp_path, ("a", "b"), ("c", "d"))
+    train, val = open_split(paths, "train"), open_split(paths, "val")
+    one = SegmentationTask(tiny_config(), LABELS, train, val)
+    other = SegmentationTask(tiny_config(), LABELS, train[::-1], val[::-1])
+    assert one.identity == other.identity
+    samples = np.arange(10)
+    assert one.batch(samples, slice(0, 10), 1).names == other.batch(samples, slice(0, 10), 1).names
+    assert one.val.gather(range(10)).names == other.val.gather(range(10)).names
+
+
+@pytest.mark.parametrize(("patient", "warned"), [("P1", True), ("", False)])
+def test_a_patient_who_is_trained_and_validated_on_is_told(tmp_path: Path, patient: str, warned: bool) -> None:
+    paths = write_cohort(tmp_path)
+    train, val = open_split(paths, "train"), open_split(paths, "val")
+    for case in (train[1], val[0]):
+        case.record = case.record.model_copy(update={"patient_id": patient})
+    notes = SegmentationTask(tiny_config(), LABELS, train, val).notes
+    assert any("also trained on, the first: c." in note for note in notes) == warned
+
+
+def test_a_process_has_its_share_of_a_batch_as_the_whole_is_changed(tmp_path: Path) -> None:
     task = make_task(write_cohort(tmp_path), "augmentation=default")
     samples = np.arange(8)
     whole = task.batch(samples, slice(0, 8), seed=5)
-    part = whole.part(slice(3, 6))
     shared = task.batch(samples, slice(3, 6), seed=5)
-    for batch in (part, shared):
-        assert torch.equal(batch.spatial.angle, whole.spatial.angle[3:6])
-        assert torch.equal(batch.intensity.noise_seed, whole.intensity.noise_seed[3:6])
-        assert batch.names == whole.names[3:6]
+    assert torch.equal(shared.spatial.angle, whole.spatial.angle[3:6])
+    assert torch.equal(shared.intensity.noise_seed, whole.intensity.noise_seed[3:6])
+    assert shared.names == whole.names[3:6]

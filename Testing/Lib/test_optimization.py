@@ -17,7 +17,7 @@ from torch import nn
 from LungSegmentationLib.networks.config import NetworkConfig
 from LungSegmentationLib.networks.unet import build_network
 from LungSegmentationLib.training.averaging import ExponentialMovingAverage
-from LungSegmentationLib.training.optimization import build_optimizer, clip_gradients
+from LungSegmentationLib.training.optimization import build_optimizer, clip_gradients, has_finite_weights
 from LungSegmentationLib.training.schedule import EarlyStopping, Schedule, build_schedule
 
 torch.set_num_threads(1)
@@ -321,6 +321,47 @@ def test_scores_are_better_when_higher() -> None:
     stopping = EarlyStopping(patience=1, higher_is_better=True)
     assert [stopping.update(dice) for dice in (0.5, 0.7, 0.6)] == [True, True, False]
     assert (stopping.best, stopping.should_stop) == (0.7, True)
+
+
+def test_epochs_without_validation_count_with_the_next_value() -> None:
+    stopping = EarlyStopping(patience=4)
+    seen = []
+    for value in (None, 1.0, None, 1.1, None, 1.2):
+        stopping.update(value)
+        seen.append((stopping.epochs_without_improvement, stopping.should_stop))
+    assert seen == [(0, False), (0, False), (0, False), (2, False), (2, False), (4, True)]
+    again = EarlyStopping(patience=4)
+    first = EarlyStopping(patience=4)
+    for value in (1.0, None):
+        first.update(value)
+    again.load_state_dict(first.state_dict())
+    again.update(1.1)
+    assert again.epochs_without_improvement == 2
+
+
+def test_a_plateau_is_counted_in_epochs_where_not_each_is_validated() -> None:
+    schedule = Schedule(optimizer_of(1.0), "plateau", epochs=9, plateau_patience=3)
+    rates = []
+    for epoch in range(1, 9):
+        schedule.step(epoch, 1.0 if epoch % 2 == 0 else None)
+        rates.append(schedule.learning_rate)
+    # The best at 2; at 4 two epochs without a better one, at 6 four, which is more than three.
+    assert rates == [1, 1, 1, 1, 1, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_one_weight_or_running_mean_that_is_no_number_is_found(wrong: float) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    with torch.no_grad():
+        network[0].weight[0, 0, 0, 0] = 1e30  # its square is no float32, itself it is
+    assert has_finite_weights(network)
+    for place in (network[0].weight, network[1].running_var):
+        before = place.detach().clone()
+        with torch.no_grad():
+            place.flatten()[-1] = wrong
+        assert not has_finite_weights(network)
+        with torch.no_grad():
+            place.copy_(before)
 
 
 def test_without_patience_it_never_stops_and_epochs_without_validation_do_not_count() -> None:

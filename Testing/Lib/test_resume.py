@@ -182,9 +182,58 @@ def test_without_a_name_the_newest_run_is_resumed(cohort: CohortPaths) -> None:
     assert plan_training(cohort.root, resume=True).run.name == "a"
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_results_whose_checkpoint_is_lost_are_not_overwritten(cohort: CohortPaths, resume: bool) -> None:
+    run(cohort, "run", Recorder(), "epochs=2", "checkpoint_every=1")
+    lost = cohort.run("run")
+    lost.checkpoint.unlink()
+    before = {path.name: path.read_bytes() for path in lost.folder.iterdir()}
+    with pytest.raises(UsageError, match=r"no last\.pt .*Copy epoch_0002\.pt to last\.pt"):
+        plan_training(cohort.root, "run", resume=resume)
+    for path in lost.epoch_checkpoints():
+        path.unlink()
+        del before[path.name]
+    for name in ("best_unet_multi_organ.safetensors", "training_history.json"):
+        with pytest.raises(UsageError, match=rf"has {name}, but no last\.pt .*choose another name"):
+            plan_training(cohort.root, "run", resume=resume)
+        assert before == {path.name: path.read_bytes() for path in lost.folder.iterdir()}
+        (lost.folder / name).unlink()
+        del before[name]
+
+
+def test_a_lost_checkpoint_is_replaced_by_a_kept_one(cohort: CohortPaths) -> None:
+    whole, before, after = Recorder(), Recorder(), Recorder()
+    run(cohort, "whole", whole, "epochs=3")
+    run(cohort, "run", before, "epochs=2", "checkpoint_every=1")
+    lost = cohort.run("run")
+    lost.epoch_checkpoint(1).replace(lost.checkpoint)
+    run(cohort, "run", after, "epochs=3", resume=True)
+    assert before.losses[:1] + after.losses == whole.losses
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["without, then with a scaler", "with, then without"])
+def test_a_training_goes_on_where_another_precision_is_used(cohort: CohortPaths, first: bool) -> None:
+    from dataclasses import replace
+
+    from LungSegmentationLib.training.precision import Precision
+
+    def go(scaler: bool, *settings: str, resume: bool) -> Any:
+        plan = plan_training(cohort.root, "run", settings=settings, resume=resume)
+        precision = Precision("bfloat16", autocast=True, scaler=scaler, reason="as on an older GPU")
+        return train(replace(plan, device=replace(plan.device, precision=precision)), Recorder())
+
+    go(first, *TINY, "epochs=1", resume=False)
+    assert bool(load_checkpoint(cohort.run("run").checkpoint).scaler) == first
+    assert go(not first, "epochs=2", resume=True).epochs == 2
+    assert bool(load_checkpoint(cohort.run("run").checkpoint).scaler) != first
+    assert go(not first, "epochs=3", resume=True).epochs == 3
+
+
 def test_a_run_that_never_came_to_a_checkpoint_begins_anew_with_its_settings(cohort: CohortPaths) -> None:
     run(cohort, "run", Recorder(), "epochs=1")
-    cohort.run("run").checkpoint.unlink()
+    for path in cohort.run("run").folder.iterdir():
+        if path != cohort.run("run").config:
+            path.unlink()
     plan = plan_training(cohort.root, "run", resume=True)
     assert plan.checkpoint is None
     assert plan.config.network.name == "small"

@@ -107,6 +107,8 @@ def test_flags_are_settings_too(cohort: CohortPaths) -> None:
         (["--device", "cuda:77"], ExitCode.USAGE, "There is no device cuda:77"),
         (["--device", "toaster"], ExitCode.USAGE, "is no device"),
         (["--resume"], ExitCode.USAGE, "no run to resume"),
+        (["--set", "structures=lung"], ExitCode.USAGE, "“lung” is not in the label set"),
+        (["--set", "sampling.rare=foo"], ExitCode.USAGE, "sampling.rare: “foo” is not in the label set"),
         (["--run", "a/b"], ExitCode.USAGE, "cannot be the name"),
         (["--config", "nowhere.json"], ExitCode.USAGE, "There is no settings file"),
     ],

@@ -248,9 +248,9 @@ def greedy(most: int, error: type[Exception] = torch.OutOfMemoryError, message: 
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_the_step_stays_the_same(tmp_path: Path) -> None:
-    """Without a region term the loss of a batch is the mean of its parts, so the result must be the whole batch's."""
+    """With the loss as it is by default: a weighted mean and Dice, neither of which is a mean over parts."""
     paths = write_cohort(tmp_path)
-    settings = ("loss.weight_dice=0", "augmentation=default", "batch_size=4", "class_weights=none")
+    settings = ("augmentation=default", "batch_size=4")
     roomy, tight = Recorder(), Recorder()
     whole = make_trainer(paths, "whole", *settings, reporter=roomy)
     halved = make_trainer(paths, "halved", *settings, reporter=tight, kind=greedy(2))
@@ -290,17 +290,100 @@ def test_other_errors_of_a_network_stay_what_they_are(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("overlap=keep", "augmentation=default"),
+        ("loss.pixel=focal", "loss.region=tversky", "sampling.oversample_rare=1", "sampling.rare=heart"),
+        ("network.deep_supervision=1", "network.widths=[4,4,8]", "gradient_checkpointing=true"),
+    ],
+    ids=lambda settings: " ".join(settings) or "default",
+)
+def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path, settings: tuple[str, ...]) -> None:
     paths = write_cohort(tmp_path)
-    losses = []
+    # One of the cases lacks the heart, and plain descent shows each difference of a gradient as it is.
+    ct, masks = patient(1)
+    write_case(paths, "b", ct, masks, annotated=("lung_right", "lung_left"))
+    losses, ends = [], []
     for parts in (1, 2, 4):
         reporter = Recorder()
-        make_trainer(
-            paths, f"run{parts}", "loss.weight_dice=0", "class_weights=none", f"accumulation={parts}", reporter=reporter
-        ).train()
+        trainer = make_trainer(
+            paths, f"run{parts}", "optimizer=sgd", f"accumulation={parts}", *settings, reporter=reporter
+        )
+        trainer.train()
         losses.append([loss for loss, _ in reporter.losses])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert losses[2] == pytest.approx(losses[0], rel=1e-5)
+        ends.append(weights(trainer))
+    for other in (1, 2):
+        assert losses[other] == pytest.approx(losses[0], rel=1e-5)
+        assert all(torch.allclose(ends[other][name], ends[0][name], rtol=1e-4, atol=1e-6) for name in ends[0])
+
+
+def test_parts_teach_the_running_means_of_a_norm_once(tmp_path: Path) -> None:
+    trainer = make_trainer(
+        write_cohort(tmp_path), "run", "network.norm=batch", "accumulation=2", "epochs=1", "steps_per_epoch=2"
+    )
+    trainer.train()
+    counted = [value for name, value in trainer.network.state_dict().items() if name.endswith("num_batches_tracked")]
+    assert counted
+    assert {int(value) for value in counted} == {4}
+
+
+def test_dropout_draws_the_same_in_both_passes_over_a_part(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+    trainer = make_trainer(
+        write_cohort(tmp_path), "run", "network.dropout=0.5", "accumulation=2", "epochs=1", "steps_per_epoch=1"
+    )
+    trainer.network.register_forward_hook(lambda *passed: seen.append(passed[-1].detach().clone()))
+    trainer.train()
+    first, again = seen[:2], seen[2:4]  # what follows is the validation
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], first[1])
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["at a stop", "at the end of an epoch"])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, stop: bool) -> None:
+    """The loss of the step that spoiled them was finite; there is no validation to tell."""
+    paths = write_cohort(tmp_path, ("a", "b"), ())
+    spoiled = False
+
+    def spoil(self: Recorder) -> bool:
+        nonlocal spoiled
+        if self.steps >= (5 if stop else 6) and not spoiled:  # three steps an epoch
+            spoiled = True
+            with torch.no_grad():
+                next(trainer.network.parameters())[0] = math.nan
+        return stop and spoiled
+
+    reporter = Recorder(stop=spoil if stop else None)
+    trainer = make_trainer(paths, "run", "epochs=3", reporter=reporter)
+    if not stop:
+        update = trainer.runner.run
+
+        def run(*arguments: Any) -> Any:
+            reading = update(*arguments)
+            if reporter.steps == 5:
+                with torch.no_grad():
+                    next(trainer.network.parameters())[0] = math.inf
+            return reading
+
+        trainer.runner.run = run  # type: ignore[method-assign]
+    with pytest.raises(BadInputError, match=r"weights are not finite .* epoch") as caught:
+        trainer.train()
+    assert "learning rate" in caught.value.hint
+    kept = load_checkpoint(paths.run("run").checkpoint)
+    assert kept.epoch == 1
+    assert all(bool(torch.isfinite(value).all()) for value in kept.network.values())
+    network, card = load_model(paths.run("run").model)
+    assert card.training.epochs == 1
+    assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+
+
+def test_patience_is_counted_in_epochs_where_not_each_is_validated(tmp_path: Path) -> None:
+    settings = ("epochs=20", "patience=4", "validate_every=2", "optimizer=sgd", "learning_rate=1e-30")
+    trained = make_trainer(write_cohort(tmp_path), "run", *settings).train()
+    # Validated after 2 (the best), 4 and 6: then there were four epochs without a better one.
+    assert (trained.epochs, trained.best_epoch, trained.early) == (6, 2, True)
 
 
 def poisoned(step: int, value: float) -> Any:
