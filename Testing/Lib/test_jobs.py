@@ -352,8 +352,9 @@ def test_a_reused_pid_is_never_ended(tmp_path: Path) -> None:
     assert terminate_tree(process.pid, created=identity.created, grace_s=0).killed == ()
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid(), 1, 0, -1])
-def test_this_program_and_what_is_above_it_is_never_ended(pid: int) -> None:
+@pytest.mark.parametrize("whose", ["own", "parent", "init", "zero", "negative"])
+def test_this_program_and_what_is_above_it_is_never_ended(whose: str) -> None:
+    pid = {"own": os.getpid(), "parent": os.getppid(), "init": 1, "zero": 0, "negative": -1}[whose]
     with pytest.raises(UsageError):
         terminate_tree(pid, grace_s=0)
 
