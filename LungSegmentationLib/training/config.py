@@ -76,7 +76,8 @@ class TrainingConfig(_Settings):
     Attributes
     ----------
     epochs, batch_size, learning_rate, patience, seed
-        ``patience`` is the number of epochs without a better ``monitor`` after which training stops; ``none``: never.
+        ``patience`` is the number of epochs without a better ``monitor`` after which training stops, whether each of
+        them is validated or not; ``none``: never.
     network
         Name of a preset, or settings of :class:`.NetworkConfig` on top of the preset that ``name`` says. Its inputs
         follow from ``neighbors``, its outputs from ``structures`` and ``overlap``.
@@ -102,8 +103,9 @@ class TrainingConfig(_Settings):
     gradient_clip
         Largest norm of the gradient.
     accumulation
-        Micro-batches a step: the effective batch is ``batch_size`` whatever this is. Halving a batch that does not
-        fit into memory raises it by itself.
+        Parts in which a batch is computed to save memory, at the cost of one more forward pass. The step is that of
+        the whole batch of ``batch_size``, but for what mixes samples within the network (batch norm) and dropout.
+        Halving a batch that does not fit into memory raises it by itself.
     ema
         Decay of the moving average of the weights, which is then validated and saved.
     monitor, minimum_improvement

@@ -58,6 +58,16 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> CohortPaths:
 
 
 @pytest.mark.slow
+def test_two_processes_that_compute_in_parts_have_it_too(cohort: CohortPaths) -> None:
+    alone = Recorder()
+    settings = (*SETTINGS, "epochs=2")
+    train(plan_training(cohort.root, "whole", settings=(*settings, "batch_size=8")), alone)
+    done = together(cohort.root, "parts", *settings, "batch_size=4", "accumulation=2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(events(done.stdout)) == pytest.approx([loss for pair in alone.losses for loss in pair], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one_with_the_double_batch(cohort: CohortPaths) -> None:
     alone = Recorder()
     train(plan_training(cohort.root, "alone", settings=(*SETTINGS, "batch_size=8")), alone)
