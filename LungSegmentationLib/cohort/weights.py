@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from LungSegmentationLib import __version__
 from LungSegmentationLib.cohort.records import Record, read_record, write_record
+from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.structures import label_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from LungSegmentationLib.cohort.cache import CacheRecord
     from LungSegmentationLib.cohort.paths import CohortPaths
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["BACKGROUND", "ClassWeights", "class_weights", "read_class_weights", "write_class_weights"]
+__all__ = [
+    "BACKGROUND",
+    "ClassWeights",
+    "class_weights",
+    "current_class_weights",
+    "read_class_weights",
+    "write_class_weights",
+]
 
 BACKGROUND = "background"
 
@@ -96,6 +105,53 @@ def class_weights(
         },
         digest=hashlib.sha256(repr(sorted(counted)).encode("utf-8", "surrogatepass")).hexdigest(),
     )
+
+
+def current_class_weights(
+    paths: CohortPaths,
+    records: Iterable[CacheRecord],
+    label_set: LabelSet,
+    structures: Iterable[str] | None = None,
+    warn: Callable[[str], object] | None = None,
+) -> ClassWeights:
+    """Return the weights that hold for the cases that are learned from.
+
+    Those of ``class_weights.json``, edited by hand or not, as long as these cases are the ones that it counted and all
+    structures are learned; otherwise they are worked out from the counts of the cache, and the file stays as it is.
+
+    Parameters
+    ----------
+    paths, records, label_set, structures
+        See :func:`class_weights`.
+    warn
+        Is told when a file, or what was edited in it, does not count.
+
+    Raises
+    ------
+    BadInputError
+        If all structures are learned and the file is missing or damaged.
+    """
+    records = tuple(records)
+    usual = class_weights(records, label_set)
+    keys = set(label_set.keys if structures is None else (label_set[key].key for key in structures))
+    if keys == set(label_set.keys):
+        stored = read_class_weights(paths)
+        if stored.digest == usual.digest:
+            return stored
+        if warn is not None:
+            warn(
+                f"{paths.class_weights} was worked out from other cases than the split names by now: the weights are "
+                "worked out anew for this training. lungseg prepare COHORT writes them down."
+            )
+        return usual
+    with suppress(BadInputError):
+        stored = read_class_weights(paths)
+        if warn is not None and stored.digest == usual.digest and stored.weights != usual.weights:
+            warn(
+                f"{paths.class_weights} was edited, but holds for all structures together: for those that are learned "
+                "here the weights are worked out from the counts."
+            )
+    return class_weights(records, label_set, keys)
 
 
 def write_class_weights(paths: CohortPaths, weights: ClassWeights) -> None:

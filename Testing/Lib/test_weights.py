@@ -12,7 +12,12 @@ import pytest
 from LungSegmentationLib.cohort.cache import AxisRecord, CacheRecord
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.cohort.records import Geometry
-from LungSegmentationLib.cohort.weights import class_weights, read_class_weights, write_class_weights
+from LungSegmentationLib.cohort.weights import (
+    class_weights,
+    current_class_weights,
+    read_class_weights,
+    write_class_weights,
+)
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.labels import load_label_set
 
@@ -124,3 +129,61 @@ def test_weights_of_a_whole_cohort_take_no_more_than_its_counts() -> None:
     tables = [{int(v): int(n) for v, n in enumerate(rng.integers(0, 1000, 128)) if n} for _ in range(50)]
     weights = class_weights([_record(table, str(i)) for i, table in enumerate(tables)], LABELS)
     assert weights.total == sum(sum(table.values()) for table in tables)
+
+
+def _warned(call, *arguments: object) -> tuple[object, list[str]]:
+    said: list[str] = []
+    return call(*arguments, said.append), said
+
+
+def test_the_file_holds_as_long_as_the_same_cases_are_learned_from_in_any_order(tmp_path: Path) -> None:
+    paths = CohortPaths(tmp_path)
+    records = [_record({0: 900, RIGHT: 64}, "a"), _record({0: 700, LEFT: 36}, "b")]
+    edited = class_weights(records, LABELS).model_copy(update={"weights": dict.fromkeys(LABELS.keys, 3.0)})
+    write_class_weights(paths, edited)
+    weights, said = _warned(current_class_weights, paths, records[::-1], LABELS, LABELS.keys)
+    assert weights == edited
+    assert said == []
+
+
+@pytest.mark.parametrize("change", [{"case": "c"}, {"fingerprint": "other"}], ids=str)
+def test_a_file_of_other_cases_is_not_used_but_said(tmp_path: Path, change: dict[str, str]) -> None:
+    paths = CohortPaths(tmp_path)
+    write_class_weights(paths, class_weights([_record({0: 900, RIGHT: 64}, "a")], LABELS))
+    before = paths.class_weights.read_bytes()
+    # sqrt(1700 / 1600) and sqrt(1700 / 100): 1/4 of each other, so 0.4 and 1.6 around their mean.
+    records = [_record({0: 1600, LEFT: 100}, "a").model_copy(update=change)]
+    weights, said = _warned(current_class_weights, paths, records, LABELS, None)
+    assert weights.weights["background"] == pytest.approx(0.4)
+    assert weights.weights["lung_left"] == pytest.approx(1.6)
+    assert len(said) == 1
+    assert "class_weights.json" in said[0]
+    assert paths.class_weights.read_bytes() == before
+
+
+def test_a_file_from_before_it_named_its_cases_is_not_trusted(tmp_path: Path) -> None:
+    paths = CohortPaths(tmp_path)
+    records = [_record({0: 900, RIGHT: 64}, "a")]
+    content = class_weights(records, LABELS).model_dump(mode="json")
+    del content["digest"]
+    paths.class_weights.write_text(json.dumps(content), encoding="utf-8")
+    _, said = _warned(current_class_weights, paths, records, LABELS, None)
+    assert len(said) == 1
+
+
+def test_fewer_structures_are_weighed_by_counts_and_an_edited_file_that_then_does_not_count_is_said(
+    tmp_path: Path,
+) -> None:
+    paths = CohortPaths(tmp_path)
+    records = [_record({GTV | RIGHT: 5, RIGHT: 11, 0: 13}, "a")]
+    whole = class_weights(records, LABELS)
+    without, said = _warned(current_class_weights, paths, records, LABELS, ["lung_right"])
+    assert without.counts == {"background": 13, "lung_right": 16}
+    write_class_weights(paths, whole)
+    assert _warned(current_class_weights, paths, records, LABELS, ["lung_right"]) == (without, said)
+    assert said == []
+    write_class_weights(paths, whole.model_copy(update={"weights": whole.weights | {"lung_right": 9.0}}))
+    again, said = _warned(current_class_weights, paths, records, LABELS, ["lung_right"])
+    assert again == without
+    assert len(said) == 1
+    assert "edited" in said[0]
