@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from LungSegmentationLib.cohort.batch import remove_leftovers
 from LungSegmentationLib.errors import BadInputError, StorageError
 from LungSegmentationLib.storage import (
     atomic_folder,
     atomic_path,
     read_json,
+    restore_folders,
     safe_name,
     storage_errors,
     write_json,
@@ -87,6 +89,68 @@ def test_killed_while_a_folder_is_filled_nothing_is_seen_of_it(tmp_path: Path) -
     assert done.returncode != 0
     assert not (tmp_path / "case").exists()
     assert all(entry.name.startswith(".partial-") for entry in tmp_path.iterdir())
+
+
+KILLED_BETWEEN_THE_RENAMES = (
+    "import os, sys, signal\nfrom pathlib import Path\nfrom LungSegmentationLib.storage import atomic_folder\n"
+    "real = Path.replace\n"
+    "def once(self, target):\n"
+    "    result = real(self, target)\n"
+    "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    "Path.replace = once\n"
+    "with atomic_folder(Path(sys.argv[1])) as folder:\n"
+    "    (folder / 'new.txt').write_text('new')\n"
+)
+
+
+@pytest.mark.parametrize("name", ["splits", "case with space é 患者", "old-P1", "12-old-x"])
+def test_killed_between_the_two_renames_the_old_folder_is_put_back(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "old.txt").write_text("edited by hand")
+    subprocess.run([sys.executable, "-c", KILLED_BETWEEN_THE_RENAMES, str(tmp_path / name)], check=False)
+    assert not (tmp_path / name).exists()
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert [entry.name for entry in (tmp_path / name).iterdir()] == ["old.txt"]
+    assert (tmp_path / name / "old.txt").read_text() == "edited by hand"
+
+
+def test_an_old_folder_whose_successor_is_in_place_goes_and_a_half_filled_new_one_never_comes(tmp_path: Path) -> None:
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits" / "new.txt").touch()
+    (tmp_path / ".partial-7-old-splits").mkdir()
+    # A folder of this name was being filled; it is no old copy of “P1”.
+    (tmp_path / ".partial-7-new-old-P1").mkdir()
+    remove_leftovers(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["splits"]
+    assert (tmp_path / "splits" / "new.txt").exists()
+
+
+def test_of_two_old_folders_the_later_one_is_put_back(tmp_path: Path) -> None:
+    for number, when in ((7, 2_000_000_000), (8, 1_000_000_000)):
+        folder = tmp_path / f".partial-{number}-old-splits"
+        folder.mkdir()
+        (folder / f"{number}").touch()
+        os.utime(folder, (when, when))
+    assert restore_folders(tmp_path) == [tmp_path / "splits"]
+    assert [entry.name for entry in (tmp_path / "splits").iterdir()] == ["7"]
+
+
+def test_a_rename_that_fails_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").touch()
+    real = Path.replace
+
+    def fails_for_new(self: Path, target: Path) -> Path:
+        if "-new-" in self.name:
+            raise PermissionError(errno.EACCES, "in use")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", fails_for_new)
+    with pytest.raises(StorageError), atomic_folder(tmp_path / "a") as folder:
+        (folder / "new").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
+    assert [entry.name for entry in (tmp_path / "a").iterdir()] == ["old"]
 
 
 @pytest.mark.parametrize(
