@@ -356,7 +356,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, stop: bool) -
         return stop and spoiled
 
     reporter = Recorder(stop=spoil if stop else None)
-    trainer = make_trainer(paths, "run", "epochs=3", reporter=reporter)
+    trainer: Any = make_trainer(paths, "run", "epochs=3", reporter=reporter)
     if not stop:
         update = trainer.runner.run
 
@@ -367,7 +367,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, stop: bool) -
                     next(trainer.network.parameters())[0] = math.inf
             return reading
 
-        trainer.runner.run = run  # type: ignore[method-assign]
+        trainer.runner.run = run
     with pytest.raises(BadInputError, match=r"weights are not finite .* epoch") as caught:
         trainer.train()
     assert "learning rate" in caught.value.hint
