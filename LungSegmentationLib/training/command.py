@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from LungSegmentationLib.cohort.cache import open_split
+from LungSegmentationLib.cohort.cache import open_split, refuse_flat
 from LungSegmentationLib.cohort.paths import CohortPaths, RunPaths
 from LungSegmentationLib.cohort.records import CohortRecord, read_record
 from LungSegmentationLib.cohort.splits import read_split
-from LungSegmentationLib.cohort.weights import class_weights, read_class_weights
+from LungSegmentationLib.cohort.weights import current_class_weights
 from LungSegmentationLib.errors import CancelledError, UsageError
 from LungSegmentationLib.jobs.events import SilentReporter
 from LungSegmentationLib.jobs.lock import RunLock
@@ -32,7 +32,6 @@ from LungSegmentationLib.training.tensorboard import TensorBoardLog
 from LungSegmentationLib.training.trainer import Trained, Trainer
 
 if TYPE_CHECKING:
-    from LungSegmentationLib.cohort.cache import CachedCase
     from LungSegmentationLib.jobs.reporter import Reporter
     from LungSegmentationLib.labels import LabelSet
     from LungSegmentationLib.training.history import History
@@ -166,7 +165,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         if device.warning:
             reporter.warning(device.warning)
         label_set = _label_set(plan.cohort)
-        task = _task(plan, label_set, processes.world)
+        task = _task(plan, label_set, processes.world, reporter)
         log = None
         if config.tensorboard and processes.first:
             log = stack.enter_context(
@@ -234,11 +233,14 @@ def _label_set(paths: CohortPaths) -> LabelSet:
     return label_set_from_dict(read_record(CohortRecord, paths.cohort).label_set, paths.cohort)
 
 
-def _task(plan: TrainingPlan, label_set: LabelSet, processes: int) -> SegmentationTask:
+def _task(plan: TrainingPlan, label_set: LabelSet, processes: int, reporter: Reporter) -> SegmentationTask:
     train_cases, val_cases = open_split(plan.cohort, "train"), open_split(plan.cohort, "val")
+    if plan.config.normalization == "zscore":
+        refuse_flat((*train_cases, *val_cases))
 
     def weights(structures: Sequence[str]) -> dict[str, float]:
-        return _weights(plan.cohort, train_cases, label_set, structures)
+        records = (case.record for case in train_cases)
+        return current_class_weights(plan.cohort, records, label_set, structures, reporter.warning).weights
 
     return SegmentationTask(
         plan.config,
@@ -249,15 +251,6 @@ def _task(plan: TrainingPlan, label_set: LabelSet, processes: int) -> Segmentati
         pinned=plan.device.device.type == "cuda",
         processes=processes,
     )
-
-
-def _weights(
-    paths: CohortPaths, cases: Sequence[CachedCase], label_set: LabelSet, structures: Sequence[str]
-) -> dict[str, float]:
-    """Return the weights of the file; where not all structures are learned, those of the label map without the rest."""
-    if tuple(structures) == label_set.keys:
-        return read_class_weights(paths).weights
-    return class_weights((case.record for case in cases), label_set, structures).weights
 
 
 def _listener(reporter: Reporter) -> SilentReporter:
