@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from prepared_files import LABELS, add_case, new_cohort
 
-from LungSegmentationLib.cohort.cache import cached_cases, open_case, open_split, read_cache_record
+from LungSegmentationLib.cohort.cache import cached_cases, open_case, open_split, read_cache_record, refuse_flat
 from LungSegmentationLib.cohort.convert import convert
 from LungSegmentationLib.cohort.paths import CohortPaths
-from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
+from LungSegmentationLib.cohort.prepare import PreparationOptions, Prepared, _prepare_one, prepare
 from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, read_record, write_record
 from LungSegmentationLib.cohort.splits import read_split
 from LungSegmentationLib.errors import BadInputError, CancelledError, ExitCode, LungSegError, StorageError, UsageError
 from LungSegmentationLib.figures.preparation import preparation_figures
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.jobs.events import Log, Progress, SilentReporter, Warning_
+from LungSegmentationLib.jobs.lock import LockedError, RunLock, read_lock
 from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
 from LungSegmentationLib.volumes import read_array
 
@@ -498,6 +501,247 @@ def test_the_command_prepares_a_converted_cohort_and_draws_its_pictures(tmp_path
         "dataset_statistics.png",
     ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: {"slice_size": 48},
+        lambda _: {"slice_size": 32, "window": (-200.0, 300.0)},
+        lambda _: {"slice_size": 32, "label_resampling": "nearest"},
+        lambda paths: shutil.rmtree(paths.case("P0").folder) or {},
+        lambda paths: os.utime(paths.case("P0").ct, ns=(1, 1)) or {},
+    ],
+    ids=["size", "window", "resampling", "case gone", "case changed"],
+)
+def test_slices_that_a_living_training_may_read_are_neither_replaced_nor_removed(cohort: CohortPaths, change) -> None:
+    prepare(cohort.root, SMALL)
+    run = cohort.run("first one é")
+    run.folder.mkdir(parents=True)
+    options = PreparationOptions(**change(cohort))
+    before = {file: file.read_bytes() for file in cohort.root.rglob("*") if file.is_file()}
+    with RunLock(run.folder), pytest.raises(LockedError, match=r"first one é.*process \d+.*Wait"):
+        prepare(cohort.root, options)
+    assert {file: file.read_bytes() for file in cohort.root.rglob("*") if file.is_file()} == before
+    prepare(cohort.root, options)
+
+
+def test_beside_a_living_training_new_cases_are_prepared_and_a_dead_one_does_not_matter(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    before = _stamps(cohort)
+    run = cohort.run("first")
+    run.folder.mkdir(parents=True)
+    add_case(cohort, "new")
+    with RunLock(run.folder):
+        assert _states(cohort)["new"] == "prepared"
+    assert before.items() <= _stamps(cohort).items()
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom LungSegmentationLib.jobs.lock import RunLock\n"
+        "RunLock(Path(sys.argv[1])).acquire()\nos._exit(9)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.folder)], check=False)
+    assert read_lock(run.folder) is not None
+    assert set(_states(cohort, PreparationOptions(slice_size=48)).values()) == {"prepared"}
+
+
+def test_two_preparations_of_one_cohort_are_told_apart_from_trainings(cohort: CohortPaths) -> None:
+    with RunLock(cohort.root), pytest.raises(LockedError, match=r"is being prepared.*Wait"):
+        prepare(cohort.root, SMALL)
+
+
+def test_what_is_not_said_stays_as_it_was(cohort: CohortPaths) -> None:
+    options = PreparationOptions(slice_size=64, window=(-900, 300), field_of_view="body", label_resampling="nearest")
+    prepare(cohort.root, options)
+    before = _stamps(cohort)
+    heard = Listener()
+    assert {outcome.state for outcome in prepare(cohort.root, None, heard).outcomes} == {"kept"}
+    assert _stamps(cohort) == before
+    said = "as before, with slice size 64, window -900 to 300 HU, field of view body, label resampling nearest"
+    assert said in heard.logged
+    heard = Listener()
+    prepare(cohort.root, PreparationOptions(slice_size=32), heard)
+    assert "slice size changes from 64 to 32: 4 case(s) are made anew" in heard.logged
+    record = open_case(cohort, "P0").record
+    assert (record.slice_size, record.window, record.field_of_view) == (32, (-900.0, 300.0), "body")
+
+
+def test_a_first_preparation_says_nothing_of_changes(cohort: CohortPaths) -> None:
+    heard = Listener()
+    prepare(cohort.root, None, heard)
+    assert open_case(cohort, "P0").record.slice_size == 256
+    assert not [line for line in heard.logged if "changes" in line or "as before" in line]
+
+
+def test_ways_to_split_have_no_effect_on_a_split_cohort_and_this_is_said(cohort: CohortPaths) -> None:
+    prepare(cohort.root, PreparationOptions(slice_size=32, seed=3, ratios=(0.5, 0.25, 0.25)))
+    text = [cohort.split(part).read_text() for part in ("train", "val", "test")]
+    heard = Listener()
+    prepare(cohort.root, PreparationOptions(seed=7, ratios=(0.8, 0.1, 0.1), stratify=False), heard)
+    said = [event.message for event in heard.warned if "no effect" in event.message]
+    assert len(said) == 1
+    assert said[0].startswith("--seed, --ratios, --no-stratify has no effect")
+    assert "--new-splits" in said[0]
+    assert [cohort.split(part).read_text() for part in ("train", "val", "test")] == text
+    for options in (PreparationOptions(seed=3), PreparationOptions(), PreparationOptions(seed=7, new_splits=True)):
+        heard = Listener()
+        prepare(cohort.root, options, heard)
+        assert not [event for event in heard.warned if "no effect" in event.message]
+
+
+def test_new_cases_are_dealt_as_the_cohort_was_split(cohort: CohortPaths) -> None:
+    prepare(cohort.root, PreparationOptions(slice_size=32, ratios=(0.5, 0.25, 0.25)))
+    for number in range(8):
+        add_case(cohort, f"Q{number}")
+    split = prepare(cohort.root).split
+    assert [len(split.part(part)) for part in ("train", "val", "test")] == [6, 3, 3]
+
+
+def test_the_command_remembers_its_options(cohort: CohortPaths) -> None:
+    command = [sys.executable, "-m", "LungSegmentationLib", "prepare", str(cohort.root)]
+    first = subprocess.run(
+        [*command, "--slice-size", "32", "--window", "-900", "300", "--ratios", "0.5", "0.25", "0.25"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert first.returncode == ExitCode.DONE, first.stderr
+    again = subprocess.run([*command, "--no-stratify"], capture_output=True, text=True, check=False)
+    assert again.returncode == ExitCode.DONE, again.stderr
+    assert "0 prepared, 4 kept" in again.stdout
+    assert "slice size 32" in again.stderr
+    assert "--no-stratify has no effect" in again.stderr
+
+
+def _killed_with_p1(work: Any) -> Prepared:
+    if work.case.case == "P1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _prepare_one(work)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process as Linux does that runs out of memory")
+def test_a_case_whose_process_is_killed_is_lost_alone(cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("LungSegmentationLib.cohort.prepare._prepare_one", _killed_with_p1)
+    heard = Listener()
+    done = prepare(cohort.root, PreparationOptions(slice_size=32, jobs=2), heard)
+    assert {outcome.case: outcome.state for outcome in done.outcomes} == {
+        "P0": "prepared",
+        "P1": "failed",
+        "P2": "prepared",
+        "P3": "prepared",
+    }
+    assert any(event.subject == "P1" and "memory" in event.message for event in heard.warned)
+    assert "P1" not in done.split.by_case
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["python found", "only the launcher"])
+def test_workers_are_started_without_the_launcher_that_started_this_process(
+    cohort: CohortPaths, tmp_path: Path, found: bool
+) -> None:
+    # As PythonSlicer: it starts a Python, but does not hand on the pipes that workers are told their work by.
+    launcher = tmp_path / "PythonSlicer"
+    launcher.write_text(
+        f"#!{sys.executable}\nimport subprocess, sys\nfrom pathlib import Path\n"
+        f"Path({str(tmp_path / 'was used')!r}).touch()\n"
+        f"sys.exit(subprocess.run([{sys.executable!r}, *sys.argv[1:]], close_fds=True).returncode)\n",
+        encoding="utf-8",
+    )
+    launcher.chmod(0o755)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        f"sys.executable = {str(launcher)!r}\n"
+        "from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare\n"
+        "from LungSegmentationLib.jobs import python\n"
+        f"if not {found}: python.real_python = lambda: Path(sys.executable)\n"
+        "from test_prepare import Listener\n"
+        "heard = Listener()\n"
+        "done = prepare(Path(sys.argv[1]), PreparationOptions(slice_size=32, jobs=2), heard)\n"
+        "print(done.count('prepared'), sum('one by one' in event.message for event in heard.warned), sys.executable)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(cohort.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
+    )
+    assert ran.stdout.split(maxsplit=2) == ["4", "0" if found else "1", f"{launcher}\n"], ran.stderr
+    assert not (tmp_path / "was used").exists()
+
+
+def test_fingerprints_are_of_the_content_wherever_and_whenever_it_was_made(cohort: CohortPaths, tmp_path: Path) -> None:
+    prepare(cohort.root, SMALL)
+    first = {name: read_cache_record(cohort, name).fingerprint for name in cached_cases(cohort)}
+    assert len(set(first.values())) == 4
+    os.utime(cohort.case("P0").ct, ns=(1, 1))
+    assert _states(cohort)["P0"] == "prepared"
+    shutil.copytree(cohort.root, tmp_path / "copy", copy_function=shutil.copyfile)
+    copied = CohortPaths(tmp_path / "copy")
+    prepare(copied.root)
+    for paths in (cohort, copied):
+        assert {name: read_cache_record(paths, name).fingerprint for name in cached_cases(paths)} == first
+
+
+@pytest.mark.parametrize("change", ["voxel", "bit", "annotated", "window"])
+def test_another_content_has_another_fingerprint(cohort: CohortPaths, change: str) -> None:
+    prepare(cohort.root, SMALL)
+    first = read_cache_record(cohort, "P0").fingerprint
+    files, options = cohort.case("P0"), SMALL
+    if change == "annotated":
+        record = read_record(CaseRecord, files.record)
+        write_record(record.model_copy(update={"annotated": ("gtv", "heart")}), files.record)
+    elif change == "window":
+        options = PreparationOptions(window=(-900, 400))
+    else:
+        path = files.ct if change == "voxel" else files.structures
+        image = sitk.ReadImage(str(path))
+        image[20, 20, 3] = 7
+        image[21, 20, 3] = 7
+        sitk.WriteImage(image, str(path))
+    prepare(cohort.root, options)
+    assert read_cache_record(cohort, "P0").fingerprint != first
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-Infinity"])
+def test_a_mean_or_standard_deviation_that_is_no_number_is_refused(cohort: CohortPaths, key: str, value: str) -> None:
+    prepare(cohort.root, SMALL)
+    _set_in_record(cohort, key, value)
+    with pytest.raises(BadInputError, match=rf"P0.*{key}"):
+        open_case(cohort, "P0")
+    assert _states(cohort)["P0"] == "prepared"
+
+
+def test_a_standard_deviation_below_zero_is_refused_and_zero_only_for_z_scores(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    refuse_flat([open_case(cohort, "P0")])
+    _set_in_record(cohort, "std", "0")
+    with pytest.raises(BadInputError, match=r"“P0”.*-1000 and 400 HU.*window"):
+        refuse_flat([open_case(cohort, "P1"), open_case(cohort, "P0")])
+    _set_in_record(cohort, "std", "-5")
+    with pytest.raises(BadInputError, match=r"P0.*std"):
+        open_case(cohort, "P0")
+
+
+def _set_in_record(paths: CohortPaths, key: str, value: str) -> None:
+    path = paths.cached("P0").record
+    text, count = re.subn(rf'"{key}": [^,]+,', f'"{key}": {value},', path.read_text(encoding="utf-8"))
+    assert count == 1
+    path.write_text(text, encoding="utf-8")
+
+
+def test_a_split_edited_by_hand_survives_a_kill_while_it_is_replaced(cohort: CohortPaths) -> None:
+    prepare(cohort.root, SMALL)
+    for part, text in {"train": "P0\nP2\n", "val": "P3\n", "test": "P1\n"}.items():
+        cohort.split(part).write_text(text)
+    # What a kill between the two renames leaves.
+    aside = cohort.root / ".partial-999999-old-splits"
+    cohort.splits.rename(aside)
+    shutil.copytree(aside, cohort.root / ".partial-999999-new-splits")
+    split = prepare(cohort.root).split
+    assert (split.train, split.val, split.test) == (("P0", "P2"), ("P3",), ("P1",))
+    assert not list(cohort.root.glob(".partial-*"))
 
 
 @pytest.mark.realdata
