@@ -4,7 +4,7 @@ Bars (Dice on unseen phantoms): lungs 0.97, heart 0.90, spinal cord 0.85, esopha
 15 minutes on 2 cores. Every structure is drawn in every patient; all twelve are learned from, so the last epoch's model
 counts; scores are on the native grid.
 
-    python Testing/Benchmarks/bench_phantom_training.py [--size 192] [--epochs 24] [--folder DIR]
+    python Testing/Benchmarks/bench_phantom_training.py [--size 192] [--epochs 14] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
     """Train, score, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--unseen", type=int, default=6)
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
