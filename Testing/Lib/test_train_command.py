@@ -303,3 +303,31 @@ def test_from_dicom_to_a_model(tmp_path: Path) -> None:
     network, _ = load_model(cohort.run("first").model)
     assert network(torch.zeros(1, 1, 32, 32)).shape == (1, 8, 32, 32)
     assert [event["epoch"] for event in said if event["event"] == "epoch"] == [1, 2]
+
+
+def test_weights_of_other_cases_than_the_split_names_are_not_used_but_said(cohort: CohortPaths) -> None:
+    _, usual, _ = lungseg("train", cohort.root, "--run", "usual", *sets("epochs=1"))
+    lines = cohort.split("train").read_text().split()
+    cohort.split("train").write_text("\n".join(reversed(lines)) + "\n")
+    code, said, _ = lungseg("train", cohort.root, "--run", "reordered", *sets("epochs=1"))
+    assert code == ExitCode.DONE
+    assert not [event for event in said if event["event"] == "warning" and "class_weights" in event["message"]]
+    losses = [[event["train_loss"] for event in events if event["event"] == "epoch"] for events in (usual, said)]
+    assert losses[0] == losses[1]
+    cohort.split("train").write_text(f"{lines[0]}\n")
+    code, said, _ = lungseg("train", cohort.root, "--run", "fewer", *sets("epochs=1"))
+    assert code == ExitCode.DONE
+    warnings = [event["message"] for event in said if event["event"] == "warning"]
+    assert len([message for message in warnings if "class_weights.json" in message]) == 1
+
+
+def test_a_ct_without_contrast_has_no_z_score_but_a_window(cohort: CohortPaths) -> None:
+    record = cohort.cached("a").record
+    content = json.loads(record.read_text(encoding="utf-8"))
+    record.write_text(json.dumps(content | {"std": 0.0}), encoding="utf-8")
+    code, said, _ = lungseg("train", cohort.root, "--run", "first", *sets("epochs=1"))
+    assert code == ExitCode.BAD_INPUT
+    assert "“a”" in ends(said)["message"]
+    assert "normalization=window" in ends(said)["hint"]
+    code, _, _ = lungseg("train", cohort.root, "--run", "second", *sets("epochs=1", "normalization=window"))
+    assert code == ExitCode.DONE
