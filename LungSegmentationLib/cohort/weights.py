@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from LungSegmentationLib import __version__
 from LungSegmentationLib.cohort.records import Record, read_record, write_record
@@ -62,7 +63,7 @@ class ClassWeights(Record):
     cases: int
     total: int
     counts: dict[str, int]
-    weights: dict[str, float]
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]
     digest: str = ""
 
 
@@ -116,8 +117,9 @@ def current_class_weights(
 ) -> ClassWeights:
     """Return the weights that hold for the cases that are learned from.
 
-    Those of ``class_weights.json``, edited by hand or not, as long as these cases are the ones that it counted and all
-    structures are learned; otherwise they are worked out from the counts of the cache, and the file stays as it is.
+    Those of ``class_weights.json``, edited by hand or not, as long as these cases are the ones that it counted and no
+    structure is left out that has a pixel; otherwise they are worked out from the counts of the cache, and the file
+    stays as it is.
 
     Parameters
     ----------
@@ -129,21 +131,21 @@ def current_class_weights(
     Raises
     ------
     BadInputError
-        If all structures are learned and the file is missing or damaged.
+        If the file is needed, and missing, damaged or without the weight of a structure.
     """
     records = tuple(records)
     usual = class_weights(records, label_set)
     keys = set(label_set.keys if structures is None else (label_set[key].key for key in structures))
-    if keys == set(label_set.keys):
+    if not any(usual.counts[key] for key in label_set.keys if key not in keys):
         stored = read_class_weights(paths)
         if stored.digest == usual.digest:
-            return stored
+            return _of_structures(stored, keys, paths)
         if warn is not None:
             warn(
                 f"{paths.class_weights} was worked out from other cases than the split names by now: the weights are "
                 "worked out anew for this training. lungseg prepare COHORT writes them down."
             )
-        return usual
+        return _of_structures(usual, keys, paths)
     with suppress(BadInputError):
         stored = read_class_weights(paths)
         if warn is not None and stored.digest == usual.digest and stored.weights != usual.weights:
@@ -152,6 +154,18 @@ def current_class_weights(
                 "here the weights are worked out from the counts."
             )
     return class_weights(records, label_set, keys)
+
+
+def _of_structures(weights: ClassWeights, keys: set[str], paths: CohortPaths) -> ClassWeights:
+    missing = sorted({BACKGROUND, *keys} - weights.weights.keys())
+    if missing:
+        raise BadInputError(f"{paths.class_weights} has no weight of {missing[0]}.", ClassWeights.cure)
+    return weights.model_copy(
+        update={
+            name: {key: value for key, value in getattr(weights, name).items() if key in {BACKGROUND, *keys}}
+            for name in ("counts", "weights")
+        }
+    )
 
 
 def write_class_weights(paths: CohortPaths, weights: ClassWeights) -> None:

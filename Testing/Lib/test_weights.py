@@ -139,7 +139,9 @@ def _warned(call, *arguments: object) -> tuple[object, list[str]]:
 def test_the_file_holds_as_long_as_the_same_cases_are_learned_from_in_any_order(tmp_path: Path) -> None:
     paths = CohortPaths(tmp_path)
     records = [_record({0: 900, RIGHT: 64}, "a"), _record({0: 700, LEFT: 36}, "b")]
-    edited = class_weights(records, LABELS).model_copy(update={"weights": dict.fromkeys(LABELS.keys, 3.0)})
+    edited = class_weights(records, LABELS).model_copy(
+        update={"weights": dict.fromkeys(("background", *LABELS.keys), 3.0)}
+    )
     write_class_weights(paths, edited)
     weights, said = _warned(current_class_weights, paths, records[::-1], LABELS, LABELS.keys)
     assert weights == edited
@@ -187,3 +189,27 @@ def test_fewer_structures_are_weighed_by_counts_and_an_edited_file_that_then_doe
     assert again == without
     assert len(said) == 1
     assert "edited" in said[0]
+
+
+def test_the_file_also_holds_where_only_structures_without_a_pixel_are_left_out(tmp_path: Path) -> None:
+    paths = CohortPaths(tmp_path)
+    records = [_record({0: 900, RIGHT: 64}, "a")]
+    edited = class_weights(records, LABELS).weights | {"lung_right": 9.0}
+    write_class_weights(paths, class_weights(records, LABELS).model_copy(update={"weights": edited}))
+    weights, said = _warned(current_class_weights, paths, records, LABELS, ["lung_right"])
+    assert weights.weights == {"background": edited["background"], "lung_right": 9.0}
+    assert said == []
+
+
+@pytest.mark.parametrize("value", [-1.0, None, "x"])
+def test_an_edited_weight_that_cannot_be_meant_is_refused(tmp_path: Path, value: object) -> None:
+    paths = CohortPaths(tmp_path)
+    records = [_record({0: 900, RIGHT: 64}, "a")]
+    content = class_weights(records, LABELS).model_dump(mode="json")
+    paths.class_weights.write_text(json.dumps(content | {"weights": content["weights"] | {"heart": value}}))
+    with pytest.raises(BadInputError, match=r"class_weights.*heart"):
+        current_class_weights(paths, records, LABELS)
+    del content["weights"]["heart"]
+    paths.class_weights.write_text(json.dumps(content))
+    with pytest.raises(BadInputError, match="no weight of heart"):
+        current_class_weights(paths, records, LABELS)
