@@ -45,7 +45,7 @@ class LossConfig(BaseModel):
     absent
         A structure that was annotated and has no pixel in the batch: ``skip``, it has no region term (the pixel loss
         still charges for what is wrongly found); ``penalize``, its Dice is ``smooth / (predicted + smooth)``. The
-        latter's slope on few wrong pixels is as steep as a whole structure's and teaches to leave out what is rare,
+        latter's slope on few wrong pixels is that of a whole structure, and in small trials cost rare ones Dice,
         so it is meant for trainings without a pixel loss.
     dice_background
         Whether (merged) background has a region term; ``exclusive`` only.

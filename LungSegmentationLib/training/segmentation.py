@@ -73,7 +73,8 @@ class SegmentationTask:
     train, val
         Cases of the two parts; ``val`` may be empty.
     class_weights
-        Returns the weights of the cross-entropy for these structures, by key and ``background``. Default: all 1.
+        Returns the weights of the cross-entropy for these structures, by key and ``background``. Default: all 1, as
+        always with ``overlap=keep``.
     pinned
         Whether batches lie in pinned memory, for a GPU.
     processes
@@ -292,8 +293,9 @@ class SegmentationTask:
         background = by_key["background"]
         if self.config.overlap == "exclusive":
             return [background, *(by_key[key] for key in self.structures)]
-        # The same odds between a structure's pixels and all others as in the exclusive loss.
-        return [by_key[key] / background if background else 1.0 for key in self.structures]
+        # A sigmoid whose positive pixels weigh w times more says yes from a probability of 1 / (1 + w) on: measured on
+        # two real patients, each lung then became both lungs. Here the Dice term is what keeps the rare ones alive.
+        return [1.0] * len(self.structures)
 
     def _learned(self) -> tuple[str, ...]:
         """Return the structures that are learned: those asked for, or all that somebody drew."""
