@@ -293,8 +293,8 @@ class SegmentationTask:
         background = by_key["background"]
         if self.config.overlap == "exclusive":
             return [background, *(by_key[key] for key in self.structures)]
-        # A sigmoid whose positive pixels weigh w times more says yes from a probability of 1 / (1 + w) on: measured on
-        # two real patients, each lung then became both lungs. Here the Dice term is what keeps the rare ones alive.
+        # A sigmoid whose positive pixels weigh w times more says yes from a probability of 1 / (1 + w) on: seen on
+        # a real patient, each lung then became both lungs. Here the Dice term is what keeps the rare ones alive.
         return [1.0] * len(self.structures)
 
     def _learned(self) -> tuple[str, ...]:
