@@ -1,4 +1,4 @@
-"""The command ``lungseg``: parse, call, print. What it does is in the packages that it calls."""
+"""Commands on data: what a DICOM folder holds, conversion, preparation, pictures, synthetic patients."""
 
 from __future__ import annotations
 
@@ -9,64 +9,21 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from LungSegmentationLib import __version__
-from LungSegmentationLib.errors import LungSegError
+from LungSegmentationLib.cli.application import (
+    CohortFolder,
+    CtOption,
+    DicomFolder,
+    Events,
+    RoiMapOption,
+    RtstructOption,
+    Verbose,
+    app,
+)
 from LungSegmentationLib.jobs.running import run_command
 
 if TYPE_CHECKING:
     from LungSegmentationLib.cohort.resampling import FieldOfView, LabelResampling
     from LungSegmentationLib.jobs.reporter import Reporter
-
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="lungseg",
-    help="Lung CT with physicians' contours to a trained network and back. For research; not a medical device.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-Events = Annotated[bool, typer.Option("--events", help="Write JSON lines to standard output, not a progress bar.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-DicomFolder = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order.")]
-CohortFolder = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of the cohort.")]
-CtOption = Annotated[
-    str | None, typer.Option("--ct", help="Which CT of a patient with contours on several: all, most-slices, newest.")
-]
-RtstructOption = Annotated[
-    str | None,
-    typer.Option(
-        "--rtstruct",
-        help="Which RTSTRUCT of a CT that has several: most-structures, newest, oldest, or a part of its label.",
-    ),
-]
-RoiMapOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--roi-map", help="File of ROI names and the structures they are; wins over the rules; none: without."
-    ),
-]
-
-
-def main() -> None:
-    """Run the command line; ends the process with an exit code of :class:`~LungSegmentationLib.errors.ExitCode`."""
-    app()
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"lungseg {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    del version
 
 
 @app.command()
@@ -227,54 +184,6 @@ def prepare(
 
 
 @app.command()
-def train(
-    cohort: CohortFolder,
-    run: Annotated[str | None, typer.Option("--run", "-r", help="Name of the run; by default date and time.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="JSON file of settings.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, for example epochs=2 or loss.region=tversky."),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs too.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Take over a run that another computer holds.")] = False,
-    events: Events = False,
-    verbose: Verbose = False,
-) -> None:
-    """Train a network on a prepared cohort. Stop it with Ctrl-C; --resume goes on where it was."""
-    try:
-        from LungSegmentationLib.training.precision import import_torch
-
-        import_torch()
-
-        from LungSegmentationLib.figures.training import draw_history
-        from LungSegmentationLib.training.command import train_command
-
-        flags = [*([f"device={device}"] if device else ()), *(["tensorboard=true"] if tensorboard else ())]
-        code = train_command(
-            cohort,
-            run,
-            config_file=config,
-            settings=[*(settings or ()), *flags],
-            resume=resume,
-            force=force,
-            draw=draw_history,
-            events=events,
-            verbose=verbose,
-        )
-    except LungSegError as error:
-        refusal = error
-
-        def refuse(reporter: Reporter) -> None:
-            del reporter
-            raise refusal
-
-        code = run_command("train", refuse, events=events, verbose=verbose)
-    raise typer.Exit(code)
-
-
-@app.command()
 def figures(
     cohort: CohortFolder,
     case: Annotated[str | None, typer.Option("--case", help="Case to show; by default the fullest.")] = None,
@@ -291,108 +200,6 @@ def figures(
         reporter.result({path.stem: path for path in made})
 
     raise typer.Exit(run_command("figures", work, events=events, verbose=verbose))
-
-
-@app.command()
-def evaluate(
-    prediction: Annotated[
-        Path, typer.Option("--prediction", metavar="P", help="Segmentation file, or a folder with one a case.")
-    ],
-    reference: Annotated[
-        Path, typer.Option("--reference", metavar="R", help="Segmentation file, case folder, cohort, or a folder.")
-    ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables, pictures and report.html.")],
-    ct: Annotated[Path | None, typer.Option("--ct", help="CT of a single case, for the pictures.")] = None,
-    structures: Annotated[
-        str | None,
-        typer.Option("--structures", metavar="KEY,…", help="What the prediction knows; by default everything."),
-    ] = None,
-    annotated: Annotated[
-        str | None,
-        typer.Option(
-            "--annotated",
-            metavar="KEY,…",
-            help="What was drawn in the reference, or “all”; by default what case.json says, or what is there.",
-        ),
-    ] = None,
-    surfaces: Annotated[
-        str, typer.Option("--3d", help="Cases with surfaces to turn: worst (and median and best), all, none.")
-    ] = "worst",
-    label_set: Annotated[str, typer.Option("--label-set", help="Name or file of the label set.")] = "thorax",
-    events: Events = False,
-    verbose: Verbose = False,
-) -> None:
-    """Compare segmentations with a reference: scores, pictures, and a report to read."""
-
-    def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.assessment import assess_files
-        from LungSegmentationLib.labels import load_label_set
-
-        chosen = load_label_set(label_set)
-        done = assess_files(
-            prediction,
-            reference,
-            out,
-            reporter,
-            label_set=chosen,
-            keys=structures.split(",") if structures else None,
-            annotated=chosen.keys if annotated == "all" else annotated.split(",") if annotated else None,
-            ct=ct,
-            meshes=surfaces,
-        )
-        if not events:
-            typer.echo(f"Read {done.files['report'].resolve()}")
-
-    raise typer.Exit(run_command("evaluate", work, events=events, verbose=verbose))
-
-
-@app.command()
-def devices(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    events: Events = False,
-    verbose: Verbose = False,
-) -> None:
-    """Show the devices that there are, their memory, and the precision that a training would use."""
-
-    def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.listing import print_devices
-        from LungSegmentationLib.training.devices import describe_devices
-
-        report = describe_devices()
-        if events:
-            reporter.result({}, report.to_dict())
-        elif as_json:
-            sys.stdout.write(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
-        else:
-            print_devices(report)
-
-    raise typer.Exit(run_command("devices", work, events=events, verbose=verbose))
-
-
-@app.command()
-def info(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors).")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-    events: Events = False,
-    verbose: Verbose = False,
-) -> None:
-    """Show what a model is: structures, preprocessing, network, training data counts, scores, versions."""
-
-    def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.listing import print_model
-        from LungSegmentationLib.networks.description import describe_model
-
-        description = describe_model(model)
-        if events:
-            for warning in description.warnings:
-                reporter.warning(warning, subject=str(model))
-            reporter.result({"model": model}, description.to_dict())
-        elif as_json:
-            sys.stdout.write(json.dumps(description.to_dict(), indent=2, ensure_ascii=False) + "\n")
-        else:
-            print_model(description)
-
-    raise typer.Exit(run_command("info", work, events=events, verbose=verbose))
 
 
 @app.command()
@@ -420,23 +227,3 @@ def phantom(
         reporter.result({"dicom": out / "dicom", "truth": out / "truth"})
 
     raise typer.Exit(run_command("phantom", work, events=events, verbose=verbose))
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for everything that the demo makes.")],
-    dicom: Annotated[Path | None, typer.Option("--dicom", help="Your own DICOM folder in place of phantoms.")] = None,
-    patients: Annotated[int, typer.Option("--patients", "-n", min=1, help="How many phantoms.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the phantoms.")] = 42,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 2,
-    events: Events = False,
-    verbose: Verbose = False,
-) -> None:
-    """Show the whole way on synthetic patients, or on a DICOM folder of your own."""
-
-    def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.demonstration import demonstrate
-
-        demonstrate(out, dicom, patients=patients, seed=seed, jobs=jobs, reporter=reporter, show=not events)
-
-    raise typer.Exit(run_command("demo", work, events=events, verbose=verbose))
