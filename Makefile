@@ -5,7 +5,7 @@
 .PHONY: help demo test lint format wheel constraints clean distclean
 
 DEMO_GROUPS := train report
-TEST_GROUPS := train report test benchmark
+TEST_GROUPS := train report test benchmark module
 WORKERS ?= 2
 
 BIN := .venv/bin

@@ -115,6 +115,17 @@ add_graphics_libraries() {
         "An administrator can run: apt-get install libgl1 libglib2.0-0"
 }
 
+# The module's tests draw with Qt and VTK, which load what a server lacks even where no window opens.
+add_window_libraries() {
+    [ "$(uname)" = Linux ] && "$python" -c 'import PySide6' >/dev/null 2>&1 || return 0
+    works='import ctypes; from PySide6 import QtWidgets; ctypes.CDLL("libEGL.so.1")'
+    "$python" -c "$works" >/dev/null 2>&1 && return
+    needed='libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libx11-6 libxkbcommon0 libfontconfig1 libglib2.0-0'
+    apt_install optional $needed && "$python" -c "$works" >/dev/null 2>&1 && return
+    say "Libraries for windows and drawing are not here and cannot be installed: tests of the Slicer module will be skipped." \
+        "An administrator can run: apt-get install $needed"
+}
+
 add_plastimatch() {
     command -v plastimatch >/dev/null && return
     apt_install optional plastimatch && command -v plastimatch >/dev/null && return
@@ -137,6 +148,7 @@ for group in $wanted; do
     case $group in
         benchmark) add_graphics_libraries ;;
         test) add_plastimatch ;;
+        module) add_window_libraries ;;
     esac
 done
 { fingerprint; echo $wanted; } >"$ready"
