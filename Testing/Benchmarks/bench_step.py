@@ -34,6 +34,7 @@ from LungSegmentationLib.networks.unet import build_network, count_parameters
 from LungSegmentationLib.phantom import PhantomOptions, make_patient
 from LungSegmentationLib.structures import label_table
 from LungSegmentationLib.training.losses import LossConfig, build_loss
+from LungSegmentationLib.training.memory import keep_freed_memory
 from LungSegmentationLib.training.optimization import build_optimizer
 from LungSegmentationLib.training.precision import Precision, choose_precision
 
@@ -52,6 +53,7 @@ class Way:
     compile: bool = False
     half_weights: bool = False
     flush_denormals: bool = False
+    keep_memory: bool = False
 
 
 class Side:
@@ -113,8 +115,10 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     plain = Way(choose_precision("cpu", "float32"), channels_last=False)
     chosen = choose_precision("cpu")
-    auto = Way(chosen, channels_last=True)
-    print(f"auto is {chosen.name}, channels last: {chosen.reason}; {torch.get_num_threads()} threads")
+    auto = Way(chosen, channels_last=True, keep_memory=True)
+    print(
+        f"auto is {chosen.name}, channels last, freed memory kept: {chosen.reason}; {torch.get_num_threads()} threads"
+    )
     if arguments.steps_curve:
         small = not arguments.full
         name, size, batch = ("tiny", 64, 4) if small else (arguments.network, arguments.size, arguments.batch)
@@ -166,14 +170,20 @@ def batches(data: Batch, size: int, seed: int) -> Iterator[Batch]:
 
 
 def interleaved(sides: dict[str, Side], batch: Batch, repeats: int) -> dict[str, tuple[float, float]]:
-    """Return the median seconds of a step by the clock and of the CPU, the first one of each side not counted."""
+    """Return the median seconds of a step by the clock and of the CPU.
+
+    The sides take turns, each for two steps of which the first is not counted: memory is kept or not for the whole
+    process, and the first step after a change of that still pays for it.
+    """
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for repeat in range(repeats + 1):
+    for _ in range(repeats):
         for name, side in sides.items():
+            keep_freed_memory(side.way.keep_memory)
+            side.step(batch)
             wall, cpu = time.perf_counter(), time.process_time()
             side.step(batch)
-            if repeat:
-                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    keep_freed_memory(False)
     medians = {name: np.median(values, axis=0) for name, values in seconds.items()}
     return {name: (float(values[0]), float(values[1])) for name, values in medians.items()}
 
@@ -185,12 +195,14 @@ def variants(plain: Way, auto: Way, network: nn.Module, batch: Batch, repeats: i
         "float32, channels last": replace(plain, channels_last=True),
         "autocast, contiguous": replace(auto, channels_last=False),
         "auto": auto,
+        "auto, freed memory not kept": replace(auto, keep_memory=False),
         "auto, optimizer not fused": replace(auto, fused=False),
         "auto, denormals flushed": replace(auto, flush_denormals=True),
         "weights in bfloat16": replace(auto, half_weights=True),
         "auto, compiled": replace(auto, compile=True),
     }
     for name, way in ways.items():
+        keep_freed_memory(way.keep_memory)
         side = Side(network, way, 1e-4)
         first = time.perf_counter()
         side.step(batch)
