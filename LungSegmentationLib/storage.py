@@ -36,6 +36,7 @@ _OLD_COPY = re.compile(r"\.partial-\d+-old-(.+)", re.DOTALL)
 _CURES = {
     errno.ENOSPC: "the disk is full. Free some space and start again: what is finished is kept.",
     errno.EDQUOT: "the disk quota is used up. Free some space and start again: what is finished is kept.",
+    errno.EFBIG: "it takes no file of this size. Choose a folder on another disk.",
     errno.EACCES: "writing there is not allowed. Choose a folder that you may write to.",
     errno.EPERM: "writing there is not allowed. Choose a folder that you may write to.",
     errno.EROFS: "the disk is read-only. Choose a folder that you may write to.",

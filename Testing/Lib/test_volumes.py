@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +122,37 @@ def test_files_that_were_cut_off_or_lie_are_refused_by_both_ways(tmp_path: Path)
             read_volume(path)
     with pytest.raises(BadInputError, match="no file"):
         read_array(tmp_path / "missing.nii.gz")
+
+
+_ON_A_SMALL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np, SimpleITK as sitk
+from LungSegmentationLib.errors import StorageError
+from LungSegmentationLib.volumes import write_volume
+
+image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 250, (20, 99, 101)).astype(np.uint8))
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+for name, most in (("a.nii.gz", 352 + 20 * 99 * 101 - 1), *((f"b{end}", 50_000) for end in sys.argv[2:])):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        write_volume(image, Path(sys.argv[1], name))
+    except StorageError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of a file")
+def test_a_volume_that_the_disk_does_not_take_is_refused_and_not_cut_off(tmp_path: Path) -> None:
+    endings = [".nii.gz", ".nii", ".nrrd", ".mha"]
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_A_SMALL_DISK, tmp_path, *endings],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    told = done.stdout.splitlines()
+    assert [name in line for name, line in zip(["a.nii.gz", *(f"b{e}" for e in endings)], told, strict=True)]
+    assert all("cannot be written: it takes no file of this size" in line for line in told)
+    assert list(tmp_path.iterdir()) == []
