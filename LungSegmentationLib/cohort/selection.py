@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["CT_CHOICES", "MOST_STRUCTURES", "Plan", "PlannedCase", "Skipped", "plan_cases", "roi_infos", "volume_key"]
+__all__ = [
+    "CT_CHOICES",
+    "MOST_STRUCTURES",
+    "Plan",
+    "PlannedCase",
+    "Skipped",
+    "case_names",
+    "plan_cases",
+    "roi_infos",
+    "volume_key",
+]
 
 CT_CHOICES: tuple[str, ...] = ("all", "most-slices", "newest")
 MOST_STRUCTURES = "most-structures"
@@ -134,7 +144,7 @@ def plan_cases(
         skipped += left_out
     candidates, unclear = _without_shared_uids(candidates)
     skipped += unclear
-    names = _name([c.link.series for c in candidates], known_names or {})
+    names = case_names([c.link.series for c in candidates], known_names or {})
     cases = [
         PlannedCase(
             names[volume_key(candidate.link.series)],
@@ -316,7 +326,16 @@ def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
     ]
 
 
-def _name(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:
+def case_names(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:
+    """Return a name for each :func:`volume_key`: the patient's id, with a mark of the CT where several share it.
+
+    Parameters
+    ----------
+    series
+        CTs; those with one key get one name.
+    known
+        Names that were given before and stay.
+    """
     keys = [volume_key(one) for one in series]
     names = {key: known[key] for key in keys if key in known}
     taken = {name.casefold() for name in known.values()}

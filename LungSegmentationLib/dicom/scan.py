@@ -49,13 +49,15 @@ class _Unreadable:
 _Found = Slice | RTStruct | _Other | _Unreadable
 
 
-def scan(folder: Path, *, threads: int = 4, progress: Progress | None = None) -> ScanResult:
+def scan(folder: Path, *, deep: bool = True, threads: int = 4, progress: Progress | None = None) -> ScanResult:
     """Look at all files below a folder.
 
     Parameters
     ----------
     folder
         Of any nesting; links to folders are followed, each folder is entered once.
+    deep
+        Whether to enter the folders in it.
     threads
         Files looked at at the same time.
     progress
@@ -69,7 +71,7 @@ def scan(folder: Path, *, threads: int = 4, progress: Progress | None = None) ->
     folder = Path(folder)
     if not folder.is_dir():
         raise BadInputError(f"{folder}: there is no such folder.", "Choose the folder that holds the DICOM files.")
-    paths, unreadable = _walk(folder)
+    paths, unreadable = _walk(folder, deep)
     slices: list[Slice] = []
     rtstructs: list[RTStruct] = []
     other: Counter[str] = Counter()
@@ -100,7 +102,7 @@ def scan(folder: Path, *, threads: int = 4, progress: Progress | None = None) ->
     return ScanResult(patients, tuple(unreadable), dict(sorted(other.items())), len(paths), warnings)
 
 
-def _walk(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+def _walk(folder: Path, deep: bool) -> tuple[list[Path], list[tuple[Path, str]]]:
     """Return all regular files below a folder in a fixed order, and what could not be entered."""
     files: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
@@ -123,7 +125,8 @@ def _walk(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             path = Path(entry.path)
             try:
                 if entry.is_dir():
-                    below.append(path)
+                    if deep:
+                        below.append(path)
                 elif entry.is_file():
                     files.append(path)
                 else:
