@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.resources import resource_path
 
-__all__ = ["Code", "LabelSet", "Structure", "label_set_from_dict", "label_set_to_dict", "load_label_set"]
+__all__ = [
+    "Code",
+    "LabelSet",
+    "Postprocessing",
+    "Structure",
+    "label_set_from_dict",
+    "label_set_to_dict",
+    "load_label_set",
+    "without_postprocessing",
+]
 
 Color = tuple[int, int, int]
 
@@ -25,6 +35,36 @@ class Code:
     value: str
     scheme: str
     meaning: str
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What is mended in a predicted structure; the defaults mend nothing.
+
+    Attributes
+    ----------
+    components
+        How many connected pieces are kept: ``all``, ``largest``, or a number of the largest.
+    min_cc
+        Pieces smaller than this are removed, also the largest, cm³.
+    fill_holes
+        ``volume``: what is enclosed in three dimensions; ``slices``: also what is enclosed in an axial slice;
+        ``none``.
+    side
+        Half of the patient that it lies in: pieces that clearly lie in the other half become the mirror partner's.
+    """
+
+    components: Literal["all", "largest"] | int = "all"
+    min_cc: float = 0.0
+    fill_holes: Literal["none", "volume", "slices"] = "none"
+    side: Literal["right", "left"] | None = None
+
+    @property
+    def most_pieces(self) -> int | None:
+        """Number of pieces that are kept at most; None for all."""
+        if self.components == "all":
+            return None
+        return 1 if self.components == "largest" else int(self.components)
 
 
 @dataclass(frozen=True)
@@ -49,6 +89,9 @@ class Structure:
         RT ROI Interpreted Type (DICOM PS3.3 C.8.8.8): ``GTV``, ``PTV``, ``ORGAN``.
     mirror
         Key of the structure that this one becomes when left and right are exchanged; ``None`` if itself.
+    postprocessing
+        What is mended in a prediction; ``None`` if the label set says nothing. No part of what the structure is:
+        sets that differ in it only are equal, so a cohort or a model made before it was changed still fits.
     """
 
     label: int
@@ -61,6 +104,7 @@ class Structure:
     modifier: Code | None
     interpreted_type: str
     mirror: str | None
+    postprocessing: Postprocessing | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -154,9 +198,16 @@ def label_set_to_dict(label_set: LabelSet) -> dict[str, Any]:
         "title": label_set.title,
         "exclusive": label_set.exclusive,
         "background": {"name": "background", "color": list(label_set.background_color)},
-        "structures": [asdict(structure) | {"color": list(structure.color)} for structure in label_set.structures],
+        "structures": [_structure_to_dict(structure) for structure in label_set.structures],
         "paint_order": list(label_set.paint_order),
     }
+
+
+def without_postprocessing(label_set: LabelSet) -> LabelSet:
+    """Return the label set as far as it says what the structures are."""
+    return replace(
+        label_set, structures=tuple(replace(structure, postprocessing=None) for structure in label_set.structures)
+    )
 
 
 def label_set_from_dict(content: dict[str, Any], source: str | Path) -> LabelSet:
@@ -196,6 +247,14 @@ def _read(path: Path, _modified: int, _size: int) -> LabelSet:
     return label_set_from_dict(content, path)
 
 
+def _structure_to_dict(structure: Structure) -> dict[str, Any]:
+    values = asdict(structure) | {"color": list(structure.color)}
+    if structure.postprocessing is None:
+        # Sets written before there was such a thing stay as they are.
+        del values["postprocessing"]
+    return values
+
+
 def _parse(content: dict[str, Any]) -> LabelSet:
     if content["schema"] != SCHEMA:
         raise ValueError(f"schema {content['schema']} is not {SCHEMA}")
@@ -211,6 +270,7 @@ def _parse(content: dict[str, Any]) -> LabelSet:
             modifier=Code(**item["modifier"]) if item.get("modifier") else None,
             interpreted_type=item["interpreted_type"],
             mirror=_text(item["mirror"]) if item.get("mirror") else None,
+            postprocessing=_postprocessing(item),
         )
         for item in content["structures"]
     ]
@@ -223,6 +283,35 @@ def _parse(content: dict[str, Any]) -> LabelSet:
         paint_order=tuple(_text(key) for key in content["paint_order"]),
         background_color=_color(content["background"]["color"]),
     )
+
+
+def _postprocessing(item: dict[str, Any]) -> Postprocessing | None:
+    if item.get("postprocessing") is None:
+        return None
+    key, content = item["key"], item["postprocessing"]
+    known = [one.name for one in fields(Postprocessing)]
+    if not isinstance(content, dict):
+        raise TypeError(f"the postprocessing of {key} is no object with {', '.join(known)}")
+    if unknown := sorted(set(content) - set(known)):
+        raise ValueError(
+            f"the postprocessing of {key} has the unknown entry {unknown[0]}; known are {', '.join(known)}"
+        )
+    found = Postprocessing(**content)
+    count = found.components
+    if not (count in ("all", "largest") if isinstance(count, str) else _is_whole(count) and count > 0):
+        raise ValueError(f"the postprocessing of {key} keeps {count!r} components, not all, largest or a number")
+    size: Any = found.min_cc
+    if isinstance(size, bool) or not isinstance(size, int | float) or not (math.isfinite(size) and size >= 0):
+        raise ValueError(f"the postprocessing of {key} has the smallest size {size!r}, which is no volume in cm³")
+    if found.fill_holes not in ("none", "volume", "slices"):
+        raise ValueError(f"the postprocessing of {key} fills {found.fill_holes!r}, not none, volume or slices")
+    if found.side not in (None, "right", "left"):
+        raise ValueError(f"the postprocessing of {key} has the side {found.side!r}, not right or left")
+    return found
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _text(value: object) -> str:
@@ -257,3 +346,17 @@ def _check(label_set: LabelSet, path: str | Path) -> None:
             raise BadInputError(f"{path}: {structure.key} mirrors {structure.mirror}, which is not in the set.")
         if structure.mirror and label_set[structure.mirror].mirror != structure.key:
             raise BadInputError(f"{path}: {structure.key} mirrors {structure.mirror}, but not the other way round.")
+        _check_side(label_set, structure, path)
+
+
+def _check_side(label_set: LabelSet, structure: Structure, path: str | Path) -> None:
+    side = structure.postprocessing.side if structure.postprocessing else None
+    if side is None:
+        return
+    partner = label_set.mirrored(structure.key)
+    opposite = partner.postprocessing.side if partner.postprocessing else None
+    if partner is structure or opposite != {"right": "left", "left": "right"}[side]:
+        raise BadInputError(
+            f"{path}: {structure.key} has the side {side} in its postprocessing, but no mirror partner with the other.",
+            "Name the mirror partner, and give both their sides or none.",
+        )

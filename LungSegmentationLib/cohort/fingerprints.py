@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from LungSegmentationLib.cohort.selection import volume_key
-from LungSegmentationLib.labels import label_set_to_dict
+from LungSegmentationLib.labels import label_set_to_dict, without_postprocessing
 from LungSegmentationLib.resources import resource_path
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def fingerprint_of(
         state = file.stat()
         add(file.name, state.st_size, state.st_mtime_ns)
     digest.update(planned.link.rtstruct.path.read_bytes())
-    add(json.dumps(label_set_to_dict(label_set), sort_keys=True))
+    # What is mended in predictions changes no voxel of a conversion.
+    add(json.dumps(label_set_to_dict(without_postprocessing(label_set)), sort_keys=True))
     for rules in sorted(resource_path("RoiNames").glob("*.json")):
         digest.update(rules.read_bytes())
     if settings.roi_map:

@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from LungSegmentationLib.errors import BadInputError
-from LungSegmentationLib.labels import LabelSet, load_label_set
+from LungSegmentationLib.labels import (
+    LabelSet,
+    Postprocessing,
+    label_set_from_dict,
+    label_set_to_dict,
+    load_label_set,
+    without_postprocessing,
+)
 
 RIGHT, LEFT, LUNG = "24028007", "7771000", "39607008"
 ANATOMY = "123037004"
@@ -259,3 +266,71 @@ def test_a_changed_file_is_read_anew(tmp_path: Path, content: dict[str, Any]) ->
     first = load_label_set(_write(tmp_path, content))
     content["title"] = "Changed, and longer than before"
     assert load_label_set(_write(tmp_path, content)).title != first.title
+
+
+def test_postprocessing_is_read_and_written_as_it_is(content: dict[str, Any]) -> None:
+    content["structures"][0]["postprocessing"] = {"components": "largest", "side": "right"}
+    content["structures"][1]["postprocessing"] = {"min_cc": 0.5, "side": "left"}
+    content["structures"][2]["postprocessing"] = {"components": 3, "fill_holes": "slices"}
+    label_set = label_set_from_dict(content, "x")
+    assert label_set["a"].postprocessing == Postprocessing("largest", 0.0, "none", "right")
+    assert label_set["b"].postprocessing == Postprocessing("all", 0.5, "none", "left")
+    assert label_set["c"].postprocessing == Postprocessing(3, 0.0, "slices", None)
+    again = label_set_to_dict(label_set)
+    assert label_set_to_dict(label_set_from_dict(json.loads(json.dumps(again)), "x")) == again
+    assert again["structures"][2]["postprocessing"] == {
+        "components": 3,
+        "min_cc": 0.0,
+        "fill_holes": "slices",
+        "side": None,
+    }
+
+
+def test_a_label_set_without_postprocessing_stays_without(content: dict[str, Any]) -> None:
+    label_set = label_set_from_dict(content, "x")
+    assert all(structure.postprocessing is None for structure in label_set.structures)
+    assert not any("postprocessing" in item for item in label_set_to_dict(label_set)["structures"])
+
+
+def test_postprocessing_is_no_part_of_what_a_label_set_is(content: dict[str, Any]) -> None:
+    plain = label_set_from_dict(content, "x")
+    content["structures"][2]["postprocessing"] = {"components": "largest"}
+    mended = label_set_from_dict(content, "x")
+    assert mended == plain
+    assert label_set_to_dict(without_postprocessing(mended)) == label_set_to_dict(plain)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ([], "no object"),
+        ({"largest": True}, "unknown entry largest"),
+        ({"components": 0}, "keeps 0 components"),
+        ({"components": True}, "keeps True components"),
+        ({"components": "biggest"}, "keeps 'biggest'"),
+        ({"components": 1.5}, "keeps 1.5"),
+        ({"components": None}, "keeps None"),
+        ({"min_cc": -1}, "smallest size -1"),
+        ({"min_cc": float("nan")}, "smallest size nan"),
+        ({"min_cc": "1"}, "smallest size '1'"),
+        ({"fill_holes": True}, "fills True"),
+        ({"side": "up"}, "side 'up'"),
+        ({"side": ["right"]}, "side ..right"),
+        ({"side": "right"}, "no mirror partner"),
+    ],
+)
+def test_postprocessing_that_cannot_be_meant_is_refused_in_a_sentence(
+    content: dict[str, Any], value: object, said: str
+) -> None:
+    content["structures"][2]["postprocessing"] = value
+    with pytest.raises(BadInputError, match=said):
+        label_set_from_dict(content, "x")
+
+
+def test_both_mirror_partners_have_a_side_or_none(content: dict[str, Any]) -> None:
+    content["structures"][0]["postprocessing"] = {"side": "right"}
+    with pytest.raises(BadInputError, match="a has the side right"):
+        label_set_from_dict(content, "x")
+    content["structures"][1]["postprocessing"] = {"side": "right"}
+    with pytest.raises(BadInputError, match="a has the side right"):
+        label_set_from_dict(content, "x")
