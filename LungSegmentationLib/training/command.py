@@ -25,7 +25,7 @@ from LungSegmentationLib.storage import read_json, safe_name, write_json
 from LungSegmentationLib.training.checkpoint import Checkpoint, load_checkpoint, remove_partial_files
 from LungSegmentationLib.training.config import TrainingConfig
 from LungSegmentationLib.training.devices import ChosenDevice, choose_device
-from LungSegmentationLib.training.distributed import Launch, joined_processes, launched
+from LungSegmentationLib.training.distributed import Launch, Processes, joined_processes, launched
 from LungSegmentationLib.training.history import HISTORY_FILE
 from LungSegmentationLib.training.segmentation import SegmentationTask, check_structures
 from LungSegmentationLib.training.tensorboard import TensorBoardLog
@@ -165,7 +165,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         if device.warning:
             reporter.warning(device.warning)
         label_set = _label_set(plan.cohort)
-        task = _task(plan, label_set, processes.world, reporter)
+        task = _task(plan, label_set, processes, reporter)
         log = None
         if config.tensorboard and processes.first:
             log = stack.enter_context(
@@ -233,7 +233,7 @@ def _label_set(paths: CohortPaths) -> LabelSet:
     return label_set_from_dict(read_record(CohortRecord, paths.cohort).label_set, paths.cohort)
 
 
-def _task(plan: TrainingPlan, label_set: LabelSet, processes: int, reporter: Reporter) -> SegmentationTask:
+def _task(plan: TrainingPlan, label_set: LabelSet, processes: Processes, reporter: Reporter) -> SegmentationTask:
     train_cases, val_cases = open_split(plan.cohort, "train"), open_split(plan.cohort, "val")
     if plan.config.normalization == "zscore":
         refuse_flat((*train_cases, *val_cases))

@@ -1,19 +1,27 @@
-"""Several processes that train one network together (``torchrun``), and the one process that is alone."""
+"""Several processes that train one network together (``torchrun``), and the one process that is alone.
+
+Gradients are exchanged after the backward pass, not in it as ``DistributedDataParallel`` would: there, a process that
+runs out of memory halfway leaves the others waiting for its gradients, and none can try again with a smaller batch.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 from LungSegmentationLib.errors import UsageError
 
-__all__ = ["Processes", "joined_processes", "launched"]
+__all__ = ["GradientExchange", "OtherProcessShortError", "Processes", "joined_processes", "launched"]
+
+
+class OtherProcessShortError(Exception):
+    """Another process ran out of memory, so what was begun together cannot be ended."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +82,35 @@ class Processes:
         distributed.all_gather_object(values, value, group=self.control)
         return values
 
-    def wrap(self, network: nn.Module, device: torch.device) -> nn.Module:
-        """Return the network as it is trained: gradients averaged over the processes."""
+    def agree(self, *, short: bool = False) -> None:
+        """Wait until all have come to an agreement, and tell them whether memory was too short here.
+
+        All processes have the same row of agreements in a step: one before each sum over processes, one at the end.
+        One that runs out of memory goes to the next agreement, wherever it is, so nobody waits for it in vain.
+
+        Raises
+        ------
+        OtherProcessShortError
+            If memory was too short in one of the others, and not here: who knows it already needs no telling.
+        """
+        if self.largest(int(short)) and not short:
+            raise OtherProcessShortError
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Return the sum of all processes' values, after an agreement."""
         if self.world == 1:
-            return network
-        return nn.parallel.DistributedDataParallel(
-            network, device_ids=[device.index] if device.type == "cuda" else None
-        )
+            return values
+        total = values.clone()
+        self.agree()
+        distributed.all_reduce(total)
+        return total
+
+    def share_weights(self, network: nn.Module) -> None:
+        """Give all processes the first one's weights and buffers."""
+        for tensor in network.state_dict().values() if self.world > 1 else ():
+            shared = tensor.detach().contiguous()
+            distributed.broadcast(shared, 0)
+            tensor.copy_(shared)
 
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's buffers (running means of batch norm), so that they validate the same."""
@@ -88,11 +118,43 @@ class Processes:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, 0)
 
-    def without_exchange(self, model: nn.Module, quiet: bool) -> AbstractContextManager[Any]:
-        """Keep gradients to oneself while ``quiet``: only a step's last micro-batch averages them."""
-        if quiet and isinstance(model, nn.parallel.DistributedDataParallel):
-            return model.no_sync()
-        return nullcontext()
+
+class GradientExchange:
+    """Averages the gradients of a network over processes; its memory is taken once, before the first step.
+
+    Parameters
+    ----------
+    network
+        All processes have the same one.
+    processes
+        Who takes part.
+    """
+
+    def __init__(self, network: nn.Module, processes: Processes) -> None:
+        self._world = processes.world
+        weights = [weight for weight in network.parameters() if weight.requires_grad] if self._world > 1 else []
+        kinds = sorted({(weight.dtype, weight.device) for weight in weights}, key=str)
+        # Row by row whatever the layout in memory is, so that it does not matter whether processes differ in that.
+        self._rooms: list[tuple[Tensor, list[tuple[nn.Parameter, Tensor]]]] = []
+        for dtype, device in kinds:
+            same = [weight for weight in weights if (weight.dtype, weight.device) == (dtype, device)]
+            room = torch.zeros(sum(weight.numel() for weight in same), dtype=dtype, device=device)
+            shares = torch.split(room, [weight.numel() for weight in same])
+            self._rooms.append(
+                (room, [(weight, share.view(weight.shape)) for weight, share in zip(same, shares, strict=True)])
+            )
+
+    def average(self) -> None:
+        """Put the mean of all processes' gradients into each of them; a weight without one has none anywhere."""
+        for room, shares in self._rooms:
+            for weight, share in shares:
+                if weight.grad is not None:
+                    share.copy_(weight.grad)
+            room.div_(self._world)
+            distributed.all_reduce(room)
+            for weight, share in shares:
+                if weight.grad is not None:
+                    weight.grad.copy_(share)
 
 
 @contextmanager

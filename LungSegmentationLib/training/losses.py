@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from LungSegmentationLib.training.distributed import Processes
 
 __all__ = ["ExclusiveLoss", "KeepLoss", "LossConfig", "LossParts", "SegmentationLoss", "build_loss"]
 
@@ -101,11 +104,11 @@ class SegmentationLoss(nn.Module):
     class_weights
         ``exclusive``: weight of each class in the cross-entropy, background first (structures + 1 values);
         ``keep``: weight of positive pixels of each structure (structures values). Default: all 1.
-    across_processes
-        In training, take all sums over the batches of all processes, so that several processes learn exactly what one
-        with their joined batch would. It asks that gradients are *averaged* over processes
-        (``DistributedDataParallel`` does) and that all take the same number of steps. In evaluation mode each process
-        is by itself.
+    processes
+        In training, take all sums over the batches of all these processes, so that several processes learn exactly
+        what one with their joined batch would. It asks that gradients are *averaged* over processes
+        (:class:`.GradientExchange` does) and that all take the same number of steps. In evaluation mode each process
+        is by itself. Default: this process is alone.
 
     Notes
     -----
@@ -122,13 +125,13 @@ class SegmentationLoss(nn.Module):
         structures: int,
         class_weights: Sequence[float] | Tensor | None = None,
         *,
-        across_processes: bool = False,
+        processes: Processes | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.structures = structures
         self.channels = structures + (config.overlap == "exclusive")
-        self.across_processes = across_processes
+        self._processes = processes
         weights = torch.ones(self.channels) if class_weights is None else torch.as_tensor(class_weights).float()
         if weights.shape != (self.channels,):
             raise ValueError(f"class_weights: {self.channels} values are needed, not {tuple(weights.shape)}")
@@ -219,13 +222,11 @@ class SegmentationLoss(nn.Module):
         return mean
 
     def _over_processes(self, sums: Tensor) -> Tensor:
-        if not (self.across_processes and self.training and distributed.is_initialized()):
+        together = self._processes
+        if together is None or together.world == 1 or not self.training:
             return sums
-        processes = distributed.get_world_size()
-        joined = sums.detach().clone()
-        distributed.all_reduce(joined)
         # The value is everyone's, the slope one's own times the number of processes, which averaging divides by.
-        return joined + processes * (sums - sums.detach())
+        return together.add_up(sums.detach()) + together.world * (sums - sums.detach())
 
 
 class ExclusiveLoss(SegmentationLoss):
@@ -291,7 +292,7 @@ def build_loss(
     structures: int | Sequence[str],
     class_weights: Sequence[float] | Tensor | None = None,
     *,
-    across_processes: bool = False,
+    processes: Processes | None = None,
 ) -> SegmentationLoss:
     """Return the loss for these structures (their number, or their keys in the order of the output channels).
 
@@ -306,4 +307,4 @@ def build_loss(
     """
     count = structures if isinstance(structures, int) else len(structures)
     kind = ExclusiveLoss if config.overlap == "exclusive" else KeepLoss
-    return kind(config, count, class_weights, across_processes=across_processes)
+    return kind(config, count, class_weights, processes=processes)

@@ -78,7 +78,7 @@ class SegmentationTask:
     pinned
         Whether batches lie in pinned memory, for a GPU.
     processes
-        How many train together.
+        Who trains together; default: this process alone.
 
     Raises
     ------
@@ -97,7 +97,7 @@ class SegmentationTask:
         *,
         class_weights: Callable[[Sequence[str]], Mapping[str, float]] | None = None,
         pinned: bool = False,
-        processes: int = 1,
+        processes: Processes | None = None,
     ) -> None:
         check_structures(config, label_set)
         self.config = config
@@ -127,7 +127,7 @@ class SegmentationTask:
             config.loss,
             self.structures,
             None if class_weights is None else self._weights(class_weights(self.structures)),
-            across_processes=processes > 1,
+            processes=processes,
         )
 
     @property

@@ -9,9 +9,7 @@ forward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError
 from LungSegmentationLib.training.devices import is_out_of_memory
+from LungSegmentationLib.training.distributed import GradientExchange, OtherProcessShortError
 from LungSegmentationLib.training.optimization import clip_gradients
 from LungSegmentationLib.training.task import Batch, Forward
 
@@ -80,7 +79,7 @@ class StepRunner(Generic[B]):
     task, config
         What is trained, and how.
     network, model
-        The network, and as it is called in training (wrapped for several processes, compiled).
+        The network, and as it is called (compiled).
     optimizer, scaler
         What changes the weights.
     device, precision
@@ -102,6 +101,10 @@ class StepRunner(Generic[B]):
     processes: Processes
     reporter: Reporter
     parts: int = 1
+    _exchange: GradientExchange = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._exchange = GradientExchange(self.network, self.processes)
 
     def forward(self, model: nn.Module, images: Tensor) -> Tensor | list[Tensor]:
         """Call a network in the precision and memory layout of the training."""
@@ -112,26 +115,38 @@ class StepRunner(Generic[B]):
         return result
 
     def run(self, batch: B, step: Step, seed: int, epoch: int) -> LossReading:
-        """Learn from a batch; if memory is short, in smaller parts with the same loss and gradient.
+        """Learn from a batch; if memory is short in a process, in smaller parts with the same loss and gradient.
 
         Raises
         ------
         MemoryLimitError
-            If a single sample does not fit.
+            If a single sample does not fit, in all processes together.
         """
         batch = batch.to(self.device)
         while True:
-            try:
-                loss = self._gradients(batch, step, seed)
+            loss = self._attempt(batch, step, seed)
+            if loss is not None:
                 break
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
             # Here the error is gone, and with it what its frames held.
             self._halve()
+        self._exchange.average()
         self._update()
         shown = ", ".join(batch.names[:8]) + (" …" if len(batch) > 8 else "")
         return LossReading(loss, len(step.samples), f"epoch {epoch + 1}, step {step.number + 1}: {shown}")
+
+    def _attempt(self, batch: B, step: Step, seed: int) -> Tensor | None:
+        """Return the loss, with gradients in the weights; ``None`` if memory was too short in one of the processes."""
+        try:
+            loss = self._gradients(batch, step, seed)
+            self.processes.agree()
+        except OtherProcessShortError:
+            return None
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.processes.agree(short=True)
+            return None
+        return loss
 
     def _gradients(self, batch: B, step: Step, seed: int) -> Tensor:
         shares = [step.share(rank) for rank in range(self.processes.world)]
@@ -151,7 +166,7 @@ class StepRunner(Generic[B]):
             for buffer, before in buffers:
                 buffer.copy_(before)
         torch.autograd.backward(self.scaler.scale(loss))
-        pieces.backward(lambda quiet: self.processes.without_exchange(self.model, quiet=quiet))
+        pieces.backward()
         return loss.detach()
 
     def _part_size(self) -> int:
@@ -162,12 +177,6 @@ class StepRunner(Generic[B]):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         size = self._part_size()
-        if self.processes.world > 1:
-            raise MemoryLimitError(
-                f"{size} samples at a time do not fit into the memory of {self.device}.",
-                f"With several processes this cannot be mended on the way: set batch_size below {size}"
-                f" or accumulation above {self.parts}.",
-            )
         if size == 1:
             raise MemoryLimitError(f"Not even one sample fits into the memory of {self.device}.", SMALLER)
         self.parts = math.ceil(self.config.batch_size / (size // 2))
@@ -182,9 +191,15 @@ class StepRunner(Generic[B]):
                 self.scaler.unscale_(self.optimizer)
                 clip_gradients(self.network.parameters(), self.config.gradient_clip)
             self.scaler.step(self.optimizer)
+            self.processes.agree()
+        except OtherProcessShortError as error:
+            raise MemoryLimitError(
+                "The optimizer's state does not fit into memory in another process.", SMALLER
+            ) from error
         except Exception as error:
             if is_out_of_memory(error):
                 # Some weights may be changed and others not: nothing can be done again here.
+                self.processes.agree(short=True)
                 raise MemoryLimitError(f"The optimizer's state does not fit into {self.device}.", SMALLER) from error
             raise
         self.scaler.update()
@@ -217,16 +232,15 @@ class _Pieces:
         self._calls.append((images, leaves))
         return leaves[0] if isinstance(outputs[0], Tensor) else leaves
 
-    def backward(self, quietly: Callable[[bool], AbstractContextManager[Any]]) -> None:
-        """Differentiate the network at each part; only the last one exchanges gradients with other processes."""
-        for call, (images, leaves) in enumerate(self._calls, start=1):
+    def backward(self) -> None:
+        """Differentiate the network at each part."""
+        for images, leaves in self._calls:
             slopes = [None if leaf.grad is None else leaf.grad.tensor_split(self._parts) for leaf in leaves]
             for number in range(self._parts):
-                with quietly(call < len(self._calls) or number < self._parts - 1):
-                    outputs = self._part(images, number)
-                    levels = [outputs] if isinstance(outputs, Tensor) else outputs
-                    used = [(level, slope[number]) for level, slope in zip(levels, slopes, strict=True) if slope]
-                    torch.autograd.backward([level for level, _ in used], [slope for _, slope in used])
+                outputs = self._part(images, number)
+                levels = [outputs] if isinstance(outputs, Tensor) else outputs
+                used = [(level, slope[number]) for level, slope in zip(levels, slopes, strict=True) if slope]
+                torch.autograd.backward([level for level, _ in used], [slope for _, slope in used])
 
     def _part(self, images: Tensor, number: int) -> Tensor | list[Tensor]:
         torch.manual_seed(self._seed + number)

@@ -118,11 +118,8 @@ class Trainer(Generic[B]):
         self.network: nn.Module = task.build().to(device)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._plain: nn.Module = torch.compile(self.network) if config.compile else self.network  # type: ignore[assignment]
-        model: nn.Module = self._plain
-        if self.processes.world > 1:
-            wrapped = self.processes.wrap(self.network, device)
-            model = torch.compile(wrapped) if config.compile else wrapped  # type: ignore[assignment]
+        self._called: nn.Module = torch.compile(self.network) if config.compile else self.network  # type: ignore[assignment]
+        self.processes.share_weights(self.network)
         optimizer = build_optimizer(
             config.optimizer,
             self.network.parameters(),
@@ -160,7 +157,7 @@ class Trainer(Generic[B]):
             task,
             config,
             self.network,
-            model,
+            self._called,
             optimizer,
             torch.amp.GradScaler(device.type, enabled=precision.scaler),
             device,
@@ -331,7 +328,7 @@ class Trainer(Generic[B]):
             return self.task.validate(self._forward, self.device, self.processes, self.reporter)
 
     def _forward(self, images: Tensor) -> Tensor | list[Tensor]:
-        return self.runner.forward(self._plain, images)
+        return self.runner.forward(self._called, images)
 
     def _end_epoch(self, validation: Validation | None) -> None:
         self._tick()

@@ -14,10 +14,10 @@ import torch
 from training_files import TINY, Recorder, write_cohort
 
 from LungSegmentationLib.cohort.paths import CohortPaths
-from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.errors import ExitCode, UsageError
 from LungSegmentationLib.networks.model_file import load_model
 from LungSegmentationLib.training.command import plan_training, train
-from LungSegmentationLib.training.distributed import Launch, Processes, launched
+from LungSegmentationLib.training.distributed import GradientExchange, Launch, Processes, launched
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +65,123 @@ def test_two_processes_that_compute_in_parts_have_it_too(cohort: CohortPaths) ->
     done = together(cohort.root, "parts", *settings, "batch_size=4", "accumulation=2")
     assert done.returncode == 0, done.stderr[-2000:]
     assert losses(events(done.stdout)) == pytest.approx([loss for pair in alone.losses for loss in pair], abs=1e-4)
+
+
+# Trains again and again in one process of two; memory is too short in one of them, each time at another place.
+SHORT = """
+import json, os, sys
+import torch
+from pathlib import Path
+from training_files import Recorder
+from LungSegmentationLib.errors import MemoryLimitError
+from LungSegmentationLib.training.command import plan_training, train
+from LungSegmentationLib.training.losses import ExclusiveLoss
+from LungSegmentationLib.training.segmentation import SegmentationTask
+
+torch.set_num_threads(1)
+root, settings, ports = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+rank = int(os.environ["RANK"])
+build, region, adam = SegmentationTask.build, ExclusiveLoss._region, torch.optim.Adam.step
+
+def short(size):
+    raise torch.OutOfMemoryError(f"CUDA out of memory for {size} samples")
+
+class Identity(torch.autograd.Function):
+    @staticmethod
+    def forward(context, values):
+        return values.clone()
+
+    @staticmethod
+    def backward(context, slope):
+        return slope if len(slope) <= 2 or not torch.is_tensor(slope) else short(len(slope))
+
+def failing(place, most):
+    def before(network, inputs):
+        if network.training and len(inputs[0]) > most:
+            short(len(inputs[0]))
+
+    def built(task):
+        network = build(task)
+        if place == "forward":
+            network.register_forward_pre_hook(before)
+        if place == "backward":
+            network.register_forward_hook(lambda network, inputs, output: Identity.apply(output))
+        return network
+
+    def terms(loss, probabilities, *others):
+        # Once: the second sum over processes of this step is never asked for here.
+        if place == "loss" and loss.training and not done:
+            done.append(True)
+            short(len(probabilities))
+        return region(loss, probabilities, *others)
+
+    def step(optimizer, *others, **more):
+        if place == "optimizer":
+            short(0)
+        return adam(optimizer, *others, **more)
+
+    done = []
+    SegmentationTask.build, ExclusiveLoss._region, torch.optim.Adam.step = built, terms, step
+
+for (place, where, most), port in zip(
+    [("forward", 1, 2), ("backward", 0, 2), ("loss", 1, 2), ("forward", 0, 0), ("optimizer", 1, 0)], ports, strict=True
+):
+    os.environ["MASTER_PORT"] = str(port)
+    failing(place if rank == where else "", most)
+    heard = Recorder()
+    said = {"place": place}
+    try:
+        train(plan_training(root, f"{place}{most}", settings=settings), heard)
+    except MemoryLimitError as error:
+        said |= {"code": int(error.exit_code), "sentence": error.message}
+    said |= {"losses": heard.losses, "warnings": [event.message for event in heard.of("warning")]}
+    print(json.dumps(said), flush=True)
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.mark.slow
+def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: CohortPaths) -> None:
+    """Wherever in the step that is: nobody waits for ever, and the loss curve stays that of the whole batch."""
+    settings = (*SETTINGS, "epochs=2")
+    alone = Recorder()
+    train(plan_training(cohort.root, "roomy", settings=(*settings, "batch_size=8")), alone)
+    expected = [loss for pair in alone.losses for loss in pair]
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    paths = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "Testing" / "Lib")))}
+    arguments = [str(cohort.root), json.dumps([*settings, "batch_size=4"]), json.dumps(free_ports(5))]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHORT, *arguments],
+            env=os.environ | told | paths | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=120) for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0], [complaints[-2000:] for _, complaints in ended]
+    first, second = ([json.loads(line) for line in out.splitlines()] for out, _ in ended)
+    for said in first[:3]:
+        assert [loss for pair in said["losses"] for loss in pair] == pytest.approx(expected, abs=1e-4), said["place"]
+        assert ["4 samples" in said["warnings"][-1], len(said["warnings"])] == [True, 2]
+    for said in (*first[3:], *second[3:]):
+        assert (said["code"], said["losses"]) == (ExitCode.OUT_OF_MEMORY, [])
+    assert ["one sample" in said[3]["sentence"] for said in (first, second)] == [True, True]
 
 
 @pytest.mark.slow
@@ -116,4 +233,9 @@ def test_one_process_alone_needs_nobody() -> None:
     assert alone.first
     assert alone.largest(2) == 2
     assert alone.gathered("x") == ["x"]
-    assert alone.wrap(network, torch.device("cpu")) is network
+    alone.agree()
+    alone.agree(short=True)
+    assert alone.add_up(network.weight) is network.weight
+    alone.share_weights(network)
+    GradientExchange(network, alone).average()
+    assert network.weight.grad is None

@@ -321,13 +321,14 @@ def test_marginal_learning_finds_a_structure_that_most_cases_did_not_draw():
 TWO_PROCESSES = """
 import sys, torch
 from torch import distributed
+from LungSegmentationLib.training.distributed import Processes
 from LungSegmentationLib.training.losses import LossConfig, build_loss
 torch.set_num_threads(1)
 rank, meeting, overlap = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 distributed.init_process_group("gloo", init_method="file://" + meeting, rank=rank, world_size=2)
 generator = torch.Generator().manual_seed(0)
 loss = build_loss(LossConfig(overlap=overlap), 2, torch.rand(3 if overlap == "exclusive" else 2, generator=generator),
-                  across_processes=True)
+                  processes=Processes(rank, 2))
 weights = torch.randn(loss.channels, 1, 1, 1, generator=generator, dtype=torch.float64)
 x = torch.randn(4, 1, 6, 6, generator=generator, dtype=torch.float64)
 target = (torch.randint(0, 3, (4, 6, 6), generator=generator) if overlap == "exclusive"
