@@ -5,6 +5,7 @@ Bars (Dice on unseen phantoms): lungs 0.97, heart 0.90, spinal cord 0.85, esopha
 counts; scores are on the native grid.
 
     python Testing/Benchmarks/bench_phantom_training.py [--size 192] [--epochs 14] [--folder DIR]
+                                                      [--seeds LEARN UNSEEN]
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ SETTINGS: dict[str, object] = {
 }
 
 
-def make_cohort(folder: Path, size: int, unseen: int) -> tuple[Path, tuple[str, ...]]:
+def make_cohort(folder: Path, size: int, unseen: int, seeds: tuple[int, int]) -> tuple[Path, tuple[str, ...]]:
     """Make 12 phantoms to learn from and others to be tried on, and prepare them as one cohort."""
     cohort = folder / "cohort"
     options = PhantomOptions(in_plane=256, complete=True)
-    make_phantoms(folder / "learn", 12, 42, options=options)
-    make_phantoms(folder / "unseen", unseen, 4242, options=options)
+    make_phantoms(folder / "learn", 12, seeds[0], options=options)
+    make_phantoms(folder / "unseen", unseen, seeds[1], options=options)
     dicom = folder / "dicom"
     dicom.mkdir()
     for part in ("learn", "unseen"):
@@ -56,8 +57,10 @@ def make_cohort(folder: Path, size: int, unseen: int) -> tuple[Path, tuple[str, 
     convert(dicom, cohort, ConversionOptions(jobs=2))
     paths = CohortPaths(cohort)
     names = [case.name for case in paths.finished_cases()]
-    learn = [name for name in names if "42-" in name and "4242-" not in name]
-    tried = tuple(name for name in names if name not in learn)
+    tried = tuple(name for name in names if name.startswith(f"PHANTOM{seeds[1]:03d}-"))
+    learn = [name for name in names if name not in tried]
+    if (len(learn), len(tried)) != (12, unseen):
+        raise SystemExit(f"12 and {unseen} cases were expected, not {len(learn)} and {len(tried)}: {names}")
     write_splits(paths, Split(tuple(learn), (), tried))
     prepare(cohort, PreparationOptions(slice_size=size, jobs=2))
     return cohort, tried
@@ -69,11 +72,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--unseen", type=int, default=6)
+    parser.add_argument("--seeds", type=int, nargs=2, default=[42, 4242], metavar=("LEARN", "UNSEEN"))
     parser.add_argument("--folder", type=Path, help="keep everything here")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="lungseg-"))
-    cohort, tried = make_cohort(folder, arguments.size, arguments.unseen)
+    cohort, tried = make_cohort(folder, arguments.size, arguments.unseen, tuple(arguments.seeds))
     settings = SETTINGS | {"epochs": arguments.epochs} | dict(text.split("=", 1) for text in arguments.set)
     run = run_training(cohort, "tiny", settings)
     keys = tuple(BARS)
