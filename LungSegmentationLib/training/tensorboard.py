@@ -40,7 +40,8 @@ class TensorBoardLog:
         except ImportError as error:
             raise InstallationError(
                 "TensorBoard logs were asked for, but the package tensorboard is not installed.",
-                "Install it (pip install tensorboard), or train without: training_history.json has the same numbers.",
+                "Install the group tensorboard of this software, or pip install tensorboard, "
+                "or train without: training_history.json has the same numbers.",
             ) from error
         self._writer: Any = module.SummaryWriter(
             str(run_folder / TENSORBOARD_FOLDER), purge_step=resumed_at + 1 if resumed_at else None
