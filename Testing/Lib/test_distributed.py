@@ -31,7 +31,7 @@ def together(root: Path, run: str, *settings: str, processes: int = 2) -> subpro
         port = probe.getsockname()[1]
     chosen = [part for setting in settings for part in ("--set", setting)]
     command = ["torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    # torchrun takes --run for an abbreviation of its own --run-path (Python 3.11), -r it leaves alone.
+    # Python 3.11 refuses --run here as an ambiguous abbreviation of torchrun's own options; -r it leaves alone.
     return subprocess.run(
         [sys.executable, "-m", *command, "-m", "LungSegmentationLib", "train", str(root), "-r", run, "--events"]
         + (chosen or ["--resume"]),
@@ -213,6 +213,18 @@ def test_two_processes_have_the_loss_curve_of_one_with_the_double_batch(cohort: 
 
     with pytest.raises(BadInputError, match=r"2 process\(es\), now there are 1"):
         train(refused, Recorder())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["LungSegmentationLib", "train", "C", "-r", "x"], ["--", "LungSegmentationLib", "train", "C", "--run", "x"]],
+)
+def test_the_documented_ways_to_name_a_run_reach_the_command(words: list[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    seen = get_args_parser().parse_args(["--nproc-per-node", "2", "-m", *words])
+    assert seen.module
+    assert [seen.training_script, *seen.training_script_args] == [word for word in words if word != "--"]
 
 
 def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
