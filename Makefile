@@ -10,7 +10,7 @@ WORKERS ?= 2
 
 BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
-CHECKED := LungSegmentationLib Testing Tools
+CHECKED := LungSegmentationLib LungSegmentation Testing Tools
 
 export PYTHON DICOM
 

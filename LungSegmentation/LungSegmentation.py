@@ -1,0 +1,151 @@
+"""The Slicer module: import, preview, train, segment and evaluate lung CT without leaving the window.
+
+This file stays thin: panels are in ``LungSegmentationPanels``, MRML work in ``LungSegmentationScene``, and what takes
+time runs as a job of ``LungSegmentationLib``. Nothing of these is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+MODULE_FOLDER = Path(__file__).resolve().parent
+
+
+def _findOwnPackages() -> None:
+    """Make the packages of the extension importable: beside the module when installed, one folder up in a source tree."""
+    for package, folder in (("LungSegmentationScene", MODULE_FOLDER), ("LungSegmentationLib", MODULE_FOLDER.parent)):
+        if importlib.util.find_spec(package) is None and str(folder) not in sys.path:
+            sys.path.append(str(folder))
+
+
+_findOwnPackages()
+
+
+class LungSegmentation(ScriptedLoadableModule):
+    """What Slicer shows of the module: name, place in the menu, help, icon."""
+
+    def __init__(self, parent) -> None:
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("Lung Segmentation")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        parent.dependencies = []
+        parent.contributors = ["LungSegmentation maintainers"]
+        parent.helpText = _(
+            "Imports lung CT with radiotherapy structures (DICOM RTSTRUCT), shows and corrects what each ROI was taken "
+            "for, trains a network on your own cohort in the background, segments new CTs and compares the result with "
+            "a reference. All data stay on this computer. For research; not a medical device."
+        )
+        parent.helpText += self.getDefaultModuleDocumentationLink()
+        parent.acknowledgementText = _(
+            "Built on SimpleITK, pydicom, highdicom, PyTorch and 3D Slicer. How to cite: see CITATION.cff."
+        )
+        slicer.app.connect("startupCompleted()", _onStartupCompleted)
+
+
+def _onStartupCompleted() -> None:
+    """Register what other modules offer of ours; only file names are touched."""
+    from LungSegmentationScene import Startup
+
+    Startup.registerAll()
+
+
+class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's column: the set-up strip and five panels, of which one is open."""
+
+    def __init__(self, parent=None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.accordion = None
+
+    def setup(self) -> None:
+        """Build the headings; what is in a panel is made when it is opened for the first time."""
+        ScriptedLoadableModuleWidget.setup(self)
+        from LungSegmentationPanels.Accordion import Accordion
+
+        self.logic = LungSegmentationLogic()
+        self.accordion = Accordion(self.logic)
+        self.layout.addWidget(self.accordion.widget)
+        self.layout.addStretch(1)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+
+    def enter(self) -> None:
+        """Show the state of the scene's parameters whenever the module is opened."""
+        self.showParameters()
+        self.accordion.enter()
+
+    def exit(self) -> None:
+        """Let the panels rest while another module is open; jobs go on."""
+        self.accordion.exit()
+
+    def cleanup(self) -> None:
+        """Let go of the scene; jobs go on and are found again by the next widget."""
+        self.removeObservers()
+        if self.accordion is not None:
+            self.accordion.cleanup()
+
+    def onReload(self) -> None:
+        """Reload the panels and scene parts with the module; the list of running jobs is kept."""
+        from LungSegmentationScene import Jobs
+
+        kept = {Jobs.__name__, Jobs.__package__, *Jobs.OWN_PARTS}
+        for name in [name for name in sys.modules if name.startswith("LungSegmentation")]:
+            if name.split(".")[0] in {"LungSegmentationPanels", "LungSegmentationScene"} and name not in kept:
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
+        """The parameter node goes with the scene."""
+        self.accordion.setParameterNode(None)
+
+    def onSceneEndClose(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
+        """Begin anew in the empty scene."""
+        if self.accordion.entered:
+            self.showParameters()
+
+    def onSceneEndImport(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
+        """Show the parameters that came with a loaded scene."""
+        if self.accordion.entered:
+            self.showParameters()
+
+    def showParameters(self) -> None:
+        """Show the scene's parameters; the panels keep what they show if it is these already."""
+        shown = self.accordion.parameters
+        if shown is None or shown.parameterNode != self.logic.getParameterNode():
+            self.accordion.setParameterNode(self.logic.parameters())
+
+
+class LungSegmentationLogic(ScriptedLoadableModuleLogic):
+    """What scripts and the Python console use; each method imports the part of the scene that does it."""
+
+    def parameters(self):
+        """Return the parameters of the panels, which are saved with the scene."""
+        from LungSegmentationScene.Parameters import LungSegmentationParameters
+
+        return LungSegmentationParameters(self.getParameterNode())
+
+
+class LungSegmentationTest(ScriptedLoadableModuleTest):
+    """The module's own tests, for Slicer's Reload and Test button; they are in ``Testing/Module``."""
+
+    def runTest(self, **_options) -> None:
+        """Run the tests that need no other files than the installed ones."""
+        self.setUp()
+        logic = LungSegmentationLogic()
+        self.assertIsNotNone(logic.parameters().parameterNode)
+        self.delayDisplay(_("Lung Segmentation: the module is in order."))

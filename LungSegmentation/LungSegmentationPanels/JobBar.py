@@ -1,0 +1,195 @@
+"""One row for a running job, the same in all panels: how far, how long still, Cancel, and the log behind a click."""
+
+from __future__ import annotations
+
+import qt
+from LungSegmentationScene.Jobs import CANCELLED, CANCELLING, FAILED, STARTING, SceneJob
+from slicer.i18n import tr as _
+
+from LungSegmentationPanels.Panel import errorColor
+
+LOG_HEIGHT = 140
+
+
+class JobBar:
+    """Shows one job at a time; hidden while there is none.
+
+    Object names begin with the given one: ``importJobProgressBar``, ``…StatusLabel``, ``…CancelButton``,
+    ``…LogButton``, ``…LogText``.
+
+    Parameters
+    ----------
+    name
+        Beginning of the object names, for example ``importJob``.
+    layout
+        Where the row is added; None to do that by :attr:`widget`.
+    startButton
+        The button that starts the job: reads “Cancel” while it runs, and the row has no Cancel of its own. Its
+        handler asks :attr:`isRunning` and calls :meth:`cancel`.
+    """
+
+    def __init__(self, name: str, layout=None, startButton=None) -> None:
+        self.job: SceneJob | None = None
+        self._listener = None
+        self._startButton = startButton
+        self._startText = startButton.text if startButton is not None else ""
+        self._startToolTip = startButton.toolTip if startButton is not None else ""
+        self.widget = qt.QWidget()
+        self.widget.objectName = f"{name}Bar"
+        rows = qt.QVBoxLayout(self.widget)
+        rows.setContentsMargins(0, 0, 0, 0)
+        row = qt.QHBoxLayout()
+        rows.addLayout(row)
+
+        self.progressBar = qt.QProgressBar()
+        self.progressBar.objectName = f"{name}ProgressBar"
+        self.progressBar.toolTip = _("How far the job is")
+        self.progressBar.textVisible = True
+        row.addWidget(self.progressBar, 1)
+
+        self.cancelButton = qt.QPushButton(_("Cancel"))
+        self.cancelButton.objectName = f"{name}CancelButton"
+        self.cancelButton.toolTip = _("End the job; nothing half-written is left")
+        self.cancelButton.connect("clicked()", self.cancel)
+        row.addWidget(self.cancelButton)
+
+        self.logButton = qt.QToolButton()
+        self.logButton.text = _("Log")
+        self.logButton.objectName = f"{name}LogButton"
+        self.logButton.checkable = True
+        self.logButton.toolTip = _("Show what the job says in detail")
+        self.logButton.connect("toggled(bool)", self._showLog)
+        row.addWidget(self.logButton)
+
+        self.statusLabel = qt.QLabel()
+        self.statusLabel.objectName = f"{name}StatusLabel"
+        self.statusLabel.wordWrap = True
+        self.statusLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
+        rows.addWidget(self.statusLabel)
+
+        self.logText = qt.QPlainTextEdit()
+        self.logText.objectName = f"{name}LogText"
+        self.logText.toolTip = _("What the job says")
+        self.logText.readOnly = True
+        self.logText.lineWrapMode = qt.QPlainTextEdit.NoWrap
+        self.logText.setFixedHeight(LOG_HEIGHT)
+        self.logText.visible = False
+        rows.addWidget(self.logText)
+
+        self._logTimer = qt.QTimer()
+        self._logTimer.setInterval(1000)
+        self._logTimer.connect("timeout()", self._fillLog)
+        self.widget.visible = False
+        if layout is not None:
+            layout.addWidget(self.widget)
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a job is shown that has not ended."""
+        return self.job is not None and self.job.isRunning
+
+    def watch(self, job: SceneJob | None) -> None:
+        """Show a job from now on; None hides the row."""
+        if self.job is not None:
+            self.job.forget(self._listener)
+        self.job = job
+        self._listener = None
+        self.widget.visible = job is not None
+        self.logButton.checked = False
+        if job is None:
+            self._showStartButton()
+            return
+        self._listener = job.listen(onProgress=self._update, onFinished=self._update)
+        self._update(job)
+
+    def cancel(self) -> None:
+        """Cancel the job that is shown."""
+        if self.job is not None:
+            self.job.cancel()
+
+    def cleanup(self) -> None:
+        """Let go of the job, which goes on."""
+        self._logTimer.stop()
+        if self.job is not None:
+            self.job.forget(self._listener)
+
+    def _showStartButton(self) -> None:
+        if self._startButton is None:
+            return
+        self.cancelButton.visible = False
+        if self.isRunning:
+            self._startButton.text = _("Cancelling…") if self.job.state == CANCELLING else _("Cancel")
+            self._startButton.toolTip = self.cancelButton.toolTip
+            self._startButton.enabled = self.job.state != CANCELLING
+        else:
+            self._startButton.text = self._startText
+            self._startButton.toolTip = self._startToolTip
+            self._startButton.enabled = True
+
+    def _update(self, job: SceneJob) -> None:
+        progress = job.progress
+        known = progress is not None and progress.total
+        self.progressBar.visible = job.isRunning
+        # A range from 0 to 0 is the bar of unknown length.
+        self.progressBar.setRange(0, progress.total if known else 0)
+        if known:
+            self.progressBar.setValue(min(progress.done, progress.total))
+        self.cancelButton.visible = job.isRunning and self._startButton is None
+        self.cancelButton.enabled = job.isRunning and job.state != CANCELLING
+        self.statusLabel.text = statusText(job)
+        self.statusLabel.styleSheet = f"color: {errorColor(self.widget)}" if job.state == FAILED else ""
+        self.statusLabel.visible = bool(self.statusLabel.text)
+        self._showStartButton()
+        if not job.isRunning:
+            self._logTimer.stop()
+            if self.logButton.checked:
+                self._fillLog()
+
+    def _showLog(self, shown: bool) -> None:
+        self.logText.visible = shown
+        if shown:
+            self._fillLog()
+            if self.isRunning:
+                self._logTimer.start()
+        else:
+            self._logTimer.stop()
+
+    def _fillLog(self) -> None:
+        text = self.job.logText() if self.job is not None else ""
+        if text != self.logText.plainText:
+            self.logText.setPlainText(text)
+            bar = self.logText.verticalScrollBar()
+            bar.setValue(bar.maximum)
+
+
+def statusText(job: SceneJob) -> str:
+    """Return one line that says how a job stands."""
+    if job.state == STARTING:
+        return _("Starting…")
+    if job.state == CANCELLING:
+        return _("Cancelling…")
+    if job.state == FAILED:
+        return f"{job.failure.sentence} {job.failure.hint}".strip()
+    if job.state == CANCELLED:
+        return _("Cancelled.")
+    if not job.isRunning:
+        return _("Done.")
+    progress = job.progress
+    if progress is None:
+        return job.title
+    parts = [progress.stage]
+    if progress.message:
+        parts.append(progress.message)
+    if progress.eta_s:
+        parts.append(_("{time} left").format(time=durationText(progress.eta_s)))
+    return " · ".join(parts)
+
+
+def durationText(seconds: float) -> str:
+    """Return a length of time as people say it: 40 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return _("{s} s").format(s=whole)
+    if whole < 3600:
+        return _("{min} min {s:02d} s").format(min=whole // 60, s=whole % 60)
+    return _("{h} h {min:02d} min").format(h=whole // 3600, min=whole % 3600 // 60)

@@ -1,0 +1,131 @@
+"""What every panel has: its ``.ui``, the parameters that it shows, one line for messages, buttons with a reason."""
+
+from __future__ import annotations
+
+import qt
+import slicer
+import vtk
+from LungSegmentationScene import Environment
+
+from LungSegmentationPanels.Connectors import connectorFor
+
+
+class Panel:
+    """Base of the panels. A subclass names its ``.ui`` and overrides :meth:`setup` and :meth:`updateState`.
+
+    Attributes
+    ----------
+    name
+        "Import": file ``Resources/UI/ImportPanel.ui``, beginning of its object names.
+    ui
+        The widgets of the ``.ui`` by their object names.
+    widget
+        What the accordion shows.
+    parameters
+        The parameter node's wrapper; None while the scene is closed.
+
+    Widgets with the dynamic property ``SlicerParameterName`` follow the parameter of that name. Besides what Slicer
+    connects, ``ctkPathLineEdit`` and ``QComboBox`` (by the data of its items) follow texts.
+
+    Parameters
+    ----------
+    logic
+        The module's logic.
+    """
+
+    name = ""
+
+    def __init__(self, logic) -> None:
+        self.logic = logic
+        self.parameters = None
+        self.entered = False
+        self._guiTag = None
+        self._observer = None
+        self._reasons: dict[str, str] = {}
+        self.widget = slicer.util.loadUI(str(Environment.resourcePath("UI", f"{self.name}Panel.ui")))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.messageLabel = qt.QLabel()
+        self.messageLabel.objectName = f"{self.name[:1].lower()}{self.name[1:]}MessageLabel"
+        self.messageLabel.wordWrap = True
+        self.messageLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
+        self.messageLabel.visible = False
+        self.widget.layout().addWidget(self.messageLabel)
+        self.setup()
+
+    def setup(self) -> None:
+        """Fill lists and connect signals; called once, when the panel is opened for the first time."""
+
+    def enter(self) -> None:
+        """The panel becomes visible."""
+        self.entered = True
+        self.updateState()
+
+    def exit(self) -> None:
+        """The panel is closed, or another module is opened; jobs go on."""
+        self.entered = False
+
+    def cleanup(self) -> None:
+        """Let go of the scene for good."""
+        self.setParameterNode(None)
+
+    def setParameterNode(self, parameters) -> None:
+        """Show these parameters from now on; None when the scene closes."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self.parameters.RemoveObserver(self._observer)
+        self.parameters = parameters
+        if parameters is not None:
+            mapping = {
+                name: connectorFor(widget, parameters.dataType(name)) for name, widget in self.boundWidgets().items()
+            }
+            self._guiTag = parameters.connectParametersToGui(mapping)
+            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+        self.updateState()
+
+    def boundWidgets(self) -> dict:
+        """Return the widgets that follow a parameter, by its name."""
+        bound = {}
+        for widget in vars(self.ui).values():
+            name = widget.property("SlicerParameterName")
+            if name:
+                bound[str(name)] = widget
+        return bound
+
+    def updateState(self) -> None:
+        """Bring buttons and texts in line with the parameters; cheap, as it is called after every change."""
+
+    def _onParametersModified(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
+        self.updateState()
+
+    # What a user is told
+
+    def say(self, text: str) -> None:
+        """Show a sentence at the end of the panel; an empty one hides the line."""
+        self.messageLabel.styleSheet = ""
+        self.messageLabel.text = text
+        self.messageLabel.visible = bool(text)
+
+    def complain(self, sentence: str, hint: str = "") -> None:
+        """Show what is wrong in red, with the cure after it."""
+        self.say(f"{sentence} {hint}".strip())
+        self.messageLabel.styleSheet = f"color: {errorColor(self.widget)}"
+
+    def clearMessage(self) -> None:
+        """Hide the line for messages."""
+        self.say("")
+
+    def allow(self, button, reason: str | None = None) -> None:
+        """Enable a button; with a reason disable it, and show the reason where its tooltip is."""
+        toolTip = self._reasons.setdefault(button.objectName, button.toolTip)
+        button.enabled = not reason
+        button.toolTip = reason or toolTip
+
+
+def isDark(widget) -> bool:
+    """Whether a widget stands on a dark ground."""
+    return widget.palette.color(qt.QPalette.Window).lightness() < 128
+
+
+def errorColor(widget) -> str:
+    """Return a red that can be read on the widget's ground."""
+    return "#ff8a80" if isDark(widget) else "#b3261e"

@@ -1,0 +1,1 @@
+"""The panels of the module: one class and one ``.ui`` file each."""

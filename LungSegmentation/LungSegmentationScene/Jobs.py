@@ -1,0 +1,491 @@
+"""Jobs of ``LungSegmentationLib`` as the window sees them: started, followed, cancelled and found again, never waited for.
+
+This part is not reloaded with the module, so that a running job is still known afterwards. It imports the library's
+``jobs`` (pydantic, psutil) in the thread that starts a process, as that import alone takes longer than a window may
+stand still.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from LungSegmentationScene import Environment
+from LungSegmentationScene.Background import BackgroundCall, finishPending, removeFolder
+
+logger = logging.getLogger("LungSegmentation")
+
+OWN_PARTS = ("LungSegmentationScene.Background", "LungSegmentationScene.Environment")
+"""Kept with this part when the module is reloaded."""
+
+POLL_MS = 50
+POLL_BUDGET_S = 0.03
+"""How long one look at the events may take; what is left waits for the next one."""
+
+GRACE_S = 3.0
+"""Seconds between asking a job to end and ending it: with the killing it stays below five."""
+
+LOG_BYTES = 200_000
+_IDENTITY_EVERY_S = 1.0
+
+STARTING, RUNNING, CANCELLING = "starting", "running", "cancelling"
+FINISHED, FAILED, CANCELLED = "finished", "failed", "cancelled"
+
+_jobs: list[SceneJob] = []
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job could not do its work.
+
+    Attributes
+    ----------
+    sentence, hint
+        What happened and the cure, for the user.
+    kind
+        As in ``Docs/events.md``; ``start`` where the process could not be started.
+    traceback
+        Only for faults of the program.
+    """
+
+    sentence: str
+    hint: str = ""
+    kind: str = "fault"
+    traceback: str = ""
+
+
+class JobError(RuntimeError):
+    """Raised by calls that wait for a job; ``failure`` holds sentence, hint and kind."""
+
+    def __init__(self, failure: JobFailure) -> None:
+        super().__init__(f"{failure.sentence} {failure.hint}".strip())
+        self.failure = failure
+
+
+@dataclass
+class JobResult:
+    """What a job made: named files, and a summary of plain values."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    summary: dict = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class JobListener:
+    """Who wants to know; each is a plain function or None.
+
+    ``onEvent`` gets every event of ``LungSegmentationLib.jobs.messages``, ``onProgress`` the job after each progress
+    event and change of state, ``onFinished`` the job once, whichever way it ended.
+    """
+
+    onEvent: Callable | None = None
+    onProgress: Callable[[SceneJob], None] | None = None
+    onFinished: Callable[[SceneJob], None] | None = None
+
+
+class SceneJob:
+    """One ``python -m LungSegmentationLib <arguments> --events``.
+
+    Attributes
+    ----------
+    key
+        What the job is for ("Import.convert"): a panel finds its job again by it, see :func:`findJob`.
+    title
+        For people, translated.
+    state
+        starting, running, cancelling, then finished, failed or cancelled.
+    progress
+        The latest progress event, None before the first.
+    result
+        Files and summary of the ``result`` events so far.
+    failure
+        Why it failed; None while and unless it did.
+    warnings
+        The warning events so far.
+
+    Parameters
+    ----------
+    arguments
+        Command and options; ``{folder}`` in them stands for the job's temporary folder.
+    key, title
+        See above.
+    runFolder
+        Folder of a training: its ``events.jsonl`` is followed, and the job outlives the window.
+    log
+        File of everything that the job prints; default a file in the temporary folder.
+    python
+        Python to use; default the one chosen in the set-up strip.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        *,
+        key: str = "",
+        title: str = "",
+        runFolder: Path | str | None = None,
+        log: Path | None = None,
+        python: Path | None = None,
+    ) -> None:
+        self.key = key
+        self.title = title
+        self.arguments = [str(argument) for argument in arguments]
+        self.runFolder = Path(runFolder) if runFolder else None
+        self.python = python if python is not None else Environment.chosenPython()
+        self.state = STARTING
+        self.progress = None
+        self.result = JobResult()
+        self.failure: JobFailure | None = None
+        self.warnings: list = []
+        self.exitCode: int | None = None
+        self._log = log
+        self._keptLog: bytes | None = None
+        self._folder: Path | None = None
+        self._handle = None
+        self._identity = None
+        self._follower = None
+        self._listeners: list[JobListener] = []
+        self._cancelAsked = False
+        self._ending: BackgroundCall | None = None
+        self._lookedAt = 0.0
+        self._alive = True
+        self._ended: str | None = None
+        self._ours = self.runFolder is None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self._poll)
+
+    # What a panel calls
+
+    @property
+    def folder(self) -> Path:
+        """Temporary folder for files that go between the scene and the job; removed after the job's end was told."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="LungSegmentation-", dir=slicer.app.temporaryPath))
+        return self._folder
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether the job has not ended yet."""
+        return self.state in (STARTING, RUNNING, CANCELLING)
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process that was started or found; None before."""
+        if self._handle is not None:
+            return self._handle.pid
+        return self._identity.pid if self._identity is not None else None
+
+    def listen(
+        self,
+        onEvent: Callable | None = None,
+        onProgress: Callable[[SceneJob], None] | None = None,
+        onFinished: Callable[[SceneJob], None] | None = None,
+    ) -> JobListener:
+        """Tell these functions from now on; returns what :meth:`forget` takes."""
+        listener = JobListener(onEvent, onProgress, onFinished)
+        self._listeners.append(listener)
+        return listener
+
+    def forget(self, listener: JobListener | None) -> None:
+        """Tell a listener nothing more."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    def start(self) -> SceneJob:
+        """Start the process; returns at once."""
+        folder = self.folder
+        arguments = [argument.replace("{folder}", str(folder)) for argument in self.arguments]
+        log = self._log or folder / "log.txt"
+        self._log = log
+        python = self.python
+        environment = Environment.baseEnvironment(python)
+        runFolder = self.runFolder
+
+        def start() -> tuple:
+            from LungSegmentationLib.jobs.following import FileFollower
+            from LungSegmentationLib.jobs.process import start_job
+
+            handle = start_job(arguments, python=python, log=log, detach=runFolder is not None, env=environment)
+            follower = handle.events if runFolder is None else FileFollower(runFolder / "events.jsonl")
+            return handle, follower
+
+        _jobs.append(self)
+        BackgroundCall(start, self._onStarted)
+        return self
+
+    def follow(self, identity) -> SceneJob:
+        """Follow the process that already works in the run folder."""
+        from LungSegmentationLib.jobs.following import FileFollower
+
+        self._identity = identity
+        self._follower = FileFollower(self.runFolder / "events.jsonl")
+        self._ours = True
+        self.state = RUNNING
+        _jobs.append(self)
+        self._timer.start()
+        return self
+
+    def cancel(self) -> None:
+        """Ask the job to end and end its whole process tree if it does not; returns at once, is done within 5 s."""
+        if not self.isRunning or self._ending is not None:
+            return
+        self._cancelAsked = True
+        self._setState(CANCELLING)
+        if self._handle is not None or self._identity is not None:
+            self._ending = BackgroundCall(self._terminator(GRACE_S), self._onTreeEnded)
+
+    def stop(self) -> None:
+        """Ask a training to end at its next step with a checkpoint; it takes as long as it needs."""
+        if not self.isRunning or self.runFolder is None:
+            self.cancel()
+            return
+        folder = self.runFolder
+
+        def ask() -> None:
+            from LungSegmentationLib.jobs.process import request_stop
+
+            request_stop(folder)
+
+        self._cancelAsked = True
+        self._setState(CANCELLING)
+        BackgroundCall(ask)
+
+    def wait(self, timeoutS: float | None = None) -> JobResult:
+        """Return the result when the job has ended; the window stays alive meanwhile.
+
+        Raises
+        ------
+        JobError
+            If the job failed or was cancelled, or did not end in time.
+        """
+        deadline = None if timeoutS is None else time.monotonic() + timeoutS
+        while self.isRunning:
+            slicer.app.processEvents()
+            time.sleep(0.005)
+            if deadline is not None and time.monotonic() > deadline:
+                raise JobError(JobFailure(_("The job did not end in time."), kind="timeout"))
+        if self.state == CANCELLED:
+            raise JobError(self.failure or JobFailure(_("Cancelled."), kind="cancelled"))
+        if self.failure is not None:
+            raise JobError(self.failure)
+        return self.result
+
+    def logText(self) -> str:
+        """Return what the job said and printed, as people read it; the end of it where it is long."""
+        data = self._keptLog if self._keptLog is not None else self._readLog()
+        if not data:
+            return ""
+        from LungSegmentationScene.JobLog import readableLog
+
+        return readableLog(data)
+
+    # What happens on the way
+
+    def _setState(self, state: str) -> None:
+        self.state = state
+        self._tell("onProgress", self)
+
+    def _tell(self, name: str, argument: object) -> None:
+        for listener in list(self._listeners):
+            function = getattr(listener, name)
+            if function is None:
+                continue
+            try:
+                function(argument)
+            except Exception:  # one listener's fault must not keep the others, or the end of the job, from being told
+                logger.exception("a fault while a job was shown.")
+
+    def _onStarted(self, value: object, error: Exception | None) -> None:
+        if error is not None:
+            self.failure = _startFailure(error)
+            self._end(FAILED)
+            return
+        self._handle, self._follower = value
+        if self._cancelAsked:
+            self._ending = BackgroundCall(self._terminator(0.5), self._onTreeEnded)
+        else:
+            self._setState(RUNNING)
+        self._timer.start()
+
+    def _terminator(self, graceS: float) -> Callable[[], None]:
+        handle, identity, folder = self._handle, self._identity, self.runFolder
+
+        def terminate() -> None:
+            if handle is not None:
+                handle.terminate(graceS, folder=folder)
+            elif identity is not None:
+                from LungSegmentationLib.jobs.process import terminate_tree
+
+                terminate_tree(identity.pid, created=identity.created, folder=folder, grace_s=graceS)
+
+        return terminate
+
+    def _onTreeEnded(self, value: object, error: Exception | None) -> None:  # noqa: ARG002 - the signature of BackgroundCall
+        if error is not None:
+            logger.error("the job could not be ended: %s", error)
+        self._ending = None
+        self._poll()
+
+    def _poll(self) -> None:
+        if self._follower is None or not self.isRunning:
+            return
+        until = time.monotonic() + POLL_BUDGET_S
+        alive = self._isAlive()  # asked before reading: what was written before the end is then surely seen
+        while True:
+            for event in self._follower.poll():
+                self._take(event)
+            if not self._follower.has_more:
+                break
+            if time.monotonic() > until:
+                return
+        if not alive and self._ending is None:
+            self._conclude()
+
+    def _isAlive(self) -> bool:
+        if self._handle is not None:
+            self.exitCode = self._handle.exit_code()
+            return self.exitCode is None
+        now = time.monotonic()
+        if now - self._lookedAt > _IDENTITY_EVERY_S:
+            self._lookedAt = now
+            self._alive = self._identity is not None and self._identity.is_alive()
+        return self._alive
+
+    def _take(self, event) -> None:
+        kind = event.event
+        if kind == "started":
+            # A resumed run goes on in the same file: what an earlier process said of its end is not ours.
+            self._ours = self._ours or self._isOurs(event)
+            self._ended, self.failure = None, None
+        elif kind == "progress":
+            self.progress = event
+        elif kind == "warning":
+            self.warnings.append(event)
+        elif kind == "result":
+            self.result.paths.update({name: Path(path) for name, path in event.paths.items()})
+            self.result.summary.update(event.summary)
+        elif kind == "failed":
+            self.failure = JobFailure(event.message, event.hint, event.kind, event.traceback or "")
+            self._ended = FAILED
+        elif kind == "cancelled":
+            self._ended = CANCELLED
+        elif kind == "finished":
+            self._ended = self._ended or (FINISHED if event.exit_code == 0 else FAILED)
+        self._tell("onEvent", event)
+        if kind == "progress":
+            self._tell("onProgress", self)
+
+    def _isOurs(self, event) -> bool:
+        return self._handle is None or self._handle.pid == event.pid or self._handle.identity is None
+
+    def _conclude(self) -> None:
+        state = self._ended
+        if state is None or (state == FINISHED and self.exitCode not in (0, None)):
+            state = CANCELLED if self._cancelAsked else FAILED
+        if state == FAILED and self.failure is None:
+            self.failure = _silentFailure(self.exitCode, self._readLog())
+        if state == CANCELLED and self.failure is not None and self._cancelAsked:
+            self.failure = None
+        self._end(state)
+
+    def _end(self, state: str) -> None:
+        self._timer.stop()
+        if self in _jobs:
+            _jobs.remove(self)
+        self._keptLog = self._readLog()
+        self._setState(state)
+        self._tell("onFinished", self)
+        if self._folder is not None:
+            removeFolder(self._folder)
+            self._folder = None
+
+    def _readLog(self) -> bytes:
+        if self._log is None:
+            return b""
+        try:
+            with self._log.open("rb") as stream:
+                size = stream.seek(0, 2)
+                stream.seek(max(0, size - LOG_BYTES))
+                return stream.read()
+        except OSError:  # nothing was printed
+            return b""
+
+
+def attach(runFolder: Path | str, *, key: str = "", title: str = "") -> SceneJob | None:
+    """Return the running job of a run folder, also one that an earlier window started; None where nothing runs.
+
+    All events of the folder are told first, so that curves are whole.
+    """
+    folder = Path(runFolder)
+    known = next((job for job in _jobs if job.runFolder == folder), None)
+    if known is not None:
+        return known
+    from LungSegmentationLib.jobs.identity import ProcessIdentity
+    from LungSegmentationLib.jobs.listing import JobStatus, job_state
+
+    state = job_state(folder)
+    if state.status is not JobStatus.RUNNING or state.pid is None:
+        return None
+    job = SceneJob([], key=key, title=title, runFolder=folder, log=folder / "events.jsonl")
+    return job.follow(ProcessIdentity(state.pid, state.pid_created or 0.0))
+
+
+def findJob(key: str) -> SceneJob | None:
+    """Return the latest running job of a key, also after the module was reloaded."""
+    return next((job for job in reversed(_jobs) if job.key == key), None)
+
+
+def runningJobs() -> list[SceneJob]:
+    """Return all jobs that have not ended."""
+    return list(_jobs)
+
+
+def endAll() -> None:
+    """End the jobs that only the window wants; trainings go on. Waits: for the end of the application and of tests."""
+    finishPending()
+    for job in runningJobs():
+        if job.runFolder is not None:
+            continue
+        job.cancel()
+        finishPending()
+    finishPending()
+
+
+def _startFailure(error: Exception) -> JobFailure:
+    if isinstance(error, ModuleNotFoundError):
+        return JobFailure(
+            _("Slicer's Python lacks the package {name}.").format(name=error.name),
+            _("Press “Install” in the set-up strip at the top."),
+            "start",
+        )
+    return JobFailure(getattr(error, "message", str(error)), getattr(error, "hint", ""), "start")
+
+
+def _silentFailure(exitCode: int | None, log: bytes) -> JobFailure:
+    """Return what to say of a job that ended without saying why."""
+    text = log.decode("utf-8", errors="replace")
+    missing = re.findall(r"No module named '([\w.]+)'", text)
+    if missing:
+        return JobFailure(
+            _("The Python of the jobs lacks the package {name}.").format(name=missing[-1]),
+            _("Press “Install” in the set-up strip at the top, or choose another Python there."),
+            "start",
+        )
+    said = _("with exit code {code}").format(code=exitCode) if exitCode is not None else _("without an exit code")
+    return JobFailure(
+        _("The job ended {how} and did not say why.").format(how=said),
+        _("The log may tell more. If it was ended by the system, there was not enough memory."),
+    )
+
+
+slicer.app.connect("aboutToQuit()", endAll)

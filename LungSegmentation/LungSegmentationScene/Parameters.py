@@ -1,0 +1,58 @@
+"""The settings of all panels in one parameter node, so that a saved scene brings them back.
+
+Paths are texts here: an empty path is then an empty text, and a scene is read on every system.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+from slicer import (
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+# Slicer 5.8 knows a union of node types by this spelling only.
+LabelsNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode]  # noqa: UP007
+
+
+@parameterNodeWrapper
+class LungSegmentationParameters:
+    """Fields begin with the name of the panel that shows them; all panels know all of them."""
+
+    # Shared: what several panels work on
+    openPanel: str = "Import"
+    cohortFolder: str = ""
+    modelPath: str = ""
+
+    importFolder: str = ""
+    importCase: str = ""
+    importAllRois: bool = False
+    importSyntheticPtv: bool = False
+    importSyntheticPtvMargin: Annotated[float, WithinRange(0.0, 50.0)] = 10.0
+    importJobs: Annotated[int, WithinRange(1, 64)] = 2
+
+    previewVolume: vtkMRMLScalarVolumeNode
+    previewSegmentation: LabelsNode
+    previewOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.7
+    previewFill: bool = True
+    previewOutline: bool = True
+    previewWindow: str = ""
+    previewOnlyLabelled: bool = True
+
+    trainingRun: str = ""
+    trainingPreset: str = "standard"
+    trainingDevice: str = "auto"
+    trainingEpochs: Annotated[int, WithinRange(1, 10000)] = 100
+    trainingBatchSize: Annotated[int, WithinRange(1, 256)] = 16
+
+    inferenceVolume: vtkMRMLScalarVolumeNode
+    inferenceSegmentation: vtkMRMLSegmentationNode
+    inferenceDevice: str = "auto"
+
+    evaluationSegmentation: LabelsNode
+    evaluationReference: LabelsNode
+    evaluationTable: vtkMRMLTableNode

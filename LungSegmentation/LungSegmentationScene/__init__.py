@@ -1,0 +1,1 @@
+"""What the module does with the MRML scene, the application and the jobs of ``LungSegmentationLib``."""
