@@ -36,6 +36,9 @@ def scan(
     ] = None,
     ct: CtOption = None,
     rtstruct: RtstructOption = None,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Draw each ROI as a conversion would, and tell its volume.")
+    ] = False,
     events: Events = False,
     verbose: Verbose = False,
 ) -> None:
@@ -49,15 +52,22 @@ def scan(
         from LungSegmentationLib.labels import load_label_set
         from LungSegmentationLib.listing import print_preview
 
-        def progress(done: int, total: int) -> None:
-            reporter.progress("scan", done, total)
+        def progress(done: int, total: int, stage: str = "scan") -> None:
+            reporter.progress(stage, done, total)
             reporter.check_cancelled()
 
         label_set = load_label_set()
         options = ConversionOptions(roi_map=roi_map, ct=ct, rtstruct=rtstruct)
         options.check(label_set)
         found = scan_folder(dicom_dir, progress=progress)
-        plan, previews = preview_cases(found, label_set, options, CohortPaths(cohort) if cohort else None)
+        plan, previews = preview_cases(
+            found,
+            label_set,
+            options,
+            CohortPaths(cohort) if cohort else None,
+            volumes=volumes,
+            progress=lambda done, total: progress(done, total, "contours"),
+        )
         content = preview_dict(found, plan, previews)
         if events:
             reporter.result({}, content)
@@ -67,6 +77,60 @@ def scan(
             print_preview(found, plan, previews, label_set)
 
     raise typer.Exit(run_command("scan", work, events=events, verbose=verbose))
+
+
+@app.command()
+def extract(
+    dicom_dir: DicomFolder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the files.")],
+    case: Annotated[
+        str | None, typer.Option("--case", help="Case as the scan names it; not needed where there is one.")
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option("--series", help="CT by its series UID or the end of it, also one without contours.")
+    ] = None,
+    all_rois: Annotated[
+        bool, typer.Option("--all-rois", help="Also the ROIs that are no structure, in their own colors.")
+    ] = False,
+    cohort: Annotated[
+        Path | None, typer.Option("--cohort", help="Cohort whose corrections and settings are to hold.")
+    ] = None,
+    roi_map: RoiMapOption = None,
+    ct: CtOption = None,
+    rtstruct: RtstructOption = None,
+    label_set: Annotated[str, typer.Option("--label-set", help="Name or file of the label set.")] = "thorax",
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write one patient's CT and contours for a viewer: each ROI a segment of its own, as drawn."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.cohort.extract import RECORD_FILE
+        from LungSegmentationLib.cohort.extract import extract as extract_case
+        from LungSegmentationLib.cohort.options import ConversionOptions
+        from LungSegmentationLib.cohort.paths import CohortPaths
+        from LungSegmentationLib.labels import load_label_set
+
+        record = extract_case(
+            dicom_dir,
+            out,
+            case=case,
+            series=series,
+            all_rois=all_rois,
+            label_set=load_label_set(label_set),
+            options=ConversionOptions(label_set=label_set, roi_map=roi_map, ct=ct, rtstruct=rtstruct),
+            cohort=CohortPaths(cohort) if cohort else None,
+            reporter=reporter,
+        )
+        paths = {"ct": out / record.ct, "record": out / RECORD_FILE}
+        if record.segments is not None:
+            paths["segments"] = out / record.segments
+        shown = sum(roi.segment is not None for roi in record.rois)
+        reporter.result(paths, {"case": record.case, "segments": shown, "warnings": len(record.warnings)})
+        if not events:
+            typer.echo(f"{record.case}: {record.geometry.size[2]} slices, {shown} segments in {out}")
+
+    raise typer.Exit(run_command("extract", work, events=events, verbose=verbose))
 
 
 @app.command()

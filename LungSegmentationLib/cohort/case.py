@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["Case", "DrawnStructures", "draw_structures", "import_case", "write_structures"]
+__all__ = ["Case", "DrawnStructures", "assign_rois", "draw_structures", "import_case", "write_structures"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,29 @@ class Case:
     record: CaseRecord
 
 
+def assign_rois(
+    rtstruct: RTStruct,
+    frame_of_reference_uid: str,
+    label_set: LabelSet,
+    rules: RoiRules,
+    *,
+    roi_map: RoiMap | None = None,
+    corrections: Mapping[str | int, str | None] | None = None,
+) -> tuple[RoiAssignment, frozenset[int]]:
+    """Decide which ROI is taken for which structure on a CT with this frame of reference.
+
+    Returns
+    -------
+    assignment
+        What became of each ROI.
+    elsewhere
+        Numbers of the ROIs that are drawn in another frame of reference: they count as empty.
+    """
+    elsewhere = rois_in_another_frame(rtstruct, frame_of_reference_uid)
+    infos = [replace(one, contour_count=0) if one.number in elsewhere else one for one in roi_infos(rtstruct)]
+    return assign(infos, label_set, rules, roi_map=roi_map, corrections=corrections), elsewhere
+
+
 def draw_structures(
     rtstruct: RTStruct,
     ct: CTVolume,
@@ -78,9 +101,9 @@ def draw_structures(
     GeometryError
         If all contours lie outside the CT.
     """
-    elsewhere = rois_in_another_frame(rtstruct, ct.frame_of_reference_uid)
-    infos = [replace(one, contour_count=0) if one.number in elsewhere else one for one in roi_infos(rtstruct)]
-    assignment = assign(infos, label_set, rules, roi_map=roi_map, corrections=corrections)
+    assignment, elsewhere = assign_rois(
+        rtstruct, ct.frame_of_reference_uid, label_set, rules, roi_map=roi_map, corrections=corrections
+    )
     chosen = {key: [n for n in numbers if n not in elsewhere] for key, numbers in assignment.structures().items()}
     chosen = {key: numbers for key, numbers in chosen.items() if numbers}
     if not chosen:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from LungSegmentationLib.dicom.scan import CTSeries
 
-__all__ = ["CTVolume", "read_ct"]
+__all__ = ["CTVolume", "read_ct", "read_grid"]
 
 # One volume and its files' headers; threads overlap the disk with the arithmetic, which releases the interpreter.
 THREADS = 4
@@ -136,6 +136,25 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
         interpolated_slices=missing,
         warnings=(*arrangement.warnings, *doubles, *_header_warnings(infos), *_scale_warnings(notes)),
     )
+
+
+def read_grid(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> Grid:
+    """Return the grid that :func:`read_ct` would give, from the headers alone.
+
+    Raises
+    ------
+    GeometryError, UnsupportedFileError, BadInputError, StorageError
+        Where the headers alone already say why :func:`read_ct` would refuse the series.
+    """
+    paths = [Path(path) for path in (files if isinstance(files, Sequence) else files.files)]
+    if not paths:
+        raise BadInputError("There are no files to read a CT from.")
+    with quiet_parser(), ThreadPoolExecutor(max(1, threads)) as pool:
+        infos = [_read_info(start) for start in pool.map(fetch, paths)]
+    _check_one_series(infos)
+    _check_scales(infos)
+    frames = [(frame, info.path) for info in infos for frame in info.frames]
+    return arrange([f for f, _ in frames], [path for _, path in frames], infos[0].rows, infos[0].columns).grid
 
 
 def _read_info(start: FileStart) -> ImageInfo:

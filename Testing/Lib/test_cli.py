@@ -49,7 +49,7 @@ def test_scan_as_json_tells_each_roi_and_its_fate(phantoms: Path) -> None:
     content = json.loads(done.stdout)
     assert len(content["cases"]) == 2
     for case in content["cases"]:
-        assert {"number", "name", "contours", "structure", "kind", "by", "reason"} == set(case["rois"][0])
+        assert {"number", "name", "contours", "structure", "kind", "by", "reason", "volume_cc"} == set(case["rois"][0])
         assert any(roi["structure"] == "gtv" for roi in case["rois"])
         assert case["linked_by"] == "reference"
 
