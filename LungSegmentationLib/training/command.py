@@ -27,6 +27,7 @@ from LungSegmentationLib.training.config import TrainingConfig
 from LungSegmentationLib.training.devices import ChosenDevice, choose_device
 from LungSegmentationLib.training.distributed import Launch, Processes, joined_processes, launched
 from LungSegmentationLib.training.history import HISTORY_FILE
+from LungSegmentationLib.training.memory import keep_freed_memory
 from LungSegmentationLib.training.segmentation import SegmentationTask, check_structures
 from LungSegmentationLib.training.tensorboard import TensorBoardLog
 from LungSegmentationLib.training.trainer import Trained, Trainer
@@ -154,6 +155,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         # Slices have one size, so it pays to try which convolution is fastest.
         torch.backends.cudnn.benchmark = True
     with ExitStack() as stack:
+        if device.device.type == "cpu" and keep_freed_memory():
+            stack.callback(keep_freed_memory, keep=False)
         processes = stack.enter_context(joined_processes(plan.launch, device.device))
         run = RunPaths(Path(processes.gathered(str(plan.run.folder))[0]))
         if processes.first:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError
 from LungSegmentationLib.training.devices import is_out_of_memory
 from LungSegmentationLib.training.distributed import GradientExchange, OtherProcessShortError
+from LungSegmentationLib.training.memory import release_freed_memory
 from LungSegmentationLib.training.optimization import clip_gradients
 from LungSegmentationLib.training.task import Batch, Forward
 
@@ -176,6 +177,8 @@ class StepRunner(Generic[B]):
         self.optimizer.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+        else:
+            release_freed_memory()
         size = self._part_size()
         if size == 1:
             raise MemoryLimitError(f"Not even one sample fits into the memory of {self.device}.", SMALLER)
