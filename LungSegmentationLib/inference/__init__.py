@@ -1,0 +1,1 @@
+"""Trained models segment CTs of any orientation, size and spacing."""
