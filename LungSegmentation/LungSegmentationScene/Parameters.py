@@ -46,13 +46,27 @@ class LungSegmentationParameters:
     trainingRun: str = ""
     trainingPreset: str = "standard"
     trainingDevice: str = "auto"
-    trainingEpochs: Annotated[int, WithinRange(1, 10000)] = 100
-    trainingBatchSize: Annotated[int, WithinRange(1, 256)] = 16
+    trainingEpochs: Annotated[int, WithinRange(1, 10000)] = 50
+    trainingBatchSize: Annotated[int, WithinRange(1, 256)] = 8
+    trainingLearningRate: str = "0.0001"
+    trainingOverlap: str = "exclusive"
+    trainingAugmentation: str = "default"
+    trainingSettings: str = ""
 
     inferenceVolume: vtkMRMLScalarVolumeNode
     inferenceSegmentation: vtkMRMLSegmentationNode
     inferenceDevice: str = "auto"
+    inferenceAugmentation: str = "none"
+    inferenceSmoothing: Annotated[float, WithinRange(0.0, 50.0)] = 0.0
+    inferencePostprocess: bool = True
+    inferenceBatchInput: str = ""
+    inferenceBatchOutput: str = ""
+    inferenceExportFile: str = ""
+    inferenceExportSource: str = ""
 
     evaluationSegmentation: LabelsNode
     evaluationReference: LabelsNode
+    evaluationVolume: vtkMRMLScalarVolumeNode
     evaluationTable: vtkMRMLTableNode
+    evaluationFolder: str = ""
+    evaluationStructure: str = ""
