@@ -7,6 +7,9 @@ from the seed, the epoch and the step (:mod:`.sampling`), so the position says t
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
+import zlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -19,10 +22,39 @@ from LungSegmentationLib.storage import atomic_path
 if TYPE_CHECKING:
     from LungSegmentationLib.cohort.paths import RunPaths
 
-__all__ = ["Checkpoint", "load_checkpoint", "prune_checkpoints", "remove_partial_files", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "DamagedCheckpointError",
+    "load_checkpoint",
+    "load_latest",
+    "prune_checkpoints",
+    "remove_partial_files",
+    "save_checkpoint",
+]
 
 SCHEMA: Literal[1] = 1
 CURE = "Copy one of the kept checkpoints (epoch_*.pt) over it, or start a new run."
+
+# What PyTorch and zipfile raise on bytes that are not what was written.
+_DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+)
+
+
+class DamagedCheckpointError(BadInputError):
+    """A checkpoint is not what was written, or cannot be read; an older one may do."""
 
 
 @dataclass(frozen=True)
@@ -94,17 +126,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises
     ------
+    DamagedCheckpointError
+        If it is damaged, or cannot be read. Each byte of the tensors and of the plain values counts: PyTorch writes
+        checksums (CRC-32 of the ZIP format) and does not look at them when it reads, so that is done here.
     BadInputError
-        If it is missing, damaged, no checkpoint of this software, or written by a newer one.
+        If it is missing, no checkpoint of this software, or written by a newer one.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+        if wrong is not None:
+            raise DamagedCheckpointError(f"{path} is damaged: {wrong} is not what was written.", CURE)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise BadInputError(f"There is no checkpoint at {path}.", "Start the run without --resume.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BadInputError(f"{path} is damaged, or no checkpoint.", CURE) from error
+    except _DAMAGE as error:
+        raise DamagedCheckpointError(f"{path} is damaged, or no checkpoint.", CURE) from error
     except OSError as error:
-        raise BadInputError(f"{path} cannot be read: {error.strerror}.", CURE) from error
+        raise DamagedCheckpointError(f"{path} cannot be read: {error.strerror}.", CURE) from error
     schema = content.get("schema") if isinstance(content, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
         raise BadInputError(f"{path} was written by a newer LungSegmentation.", "Update the software.")
@@ -112,6 +151,32 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if schema != SCHEMA or content.keys() - {"schema"} != names:
         raise BadInputError(f"{path} is no checkpoint of this LungSegmentation.", CURE)
     return Checkpoint(**{name: content[name] for name in names})
+
+
+def load_latest(run: RunPaths) -> tuple[Checkpoint, str]:
+    """Read a run's last checkpoint, or the latest of the kept ones where that is damaged, with a sentence about it.
+
+    Raises
+    ------
+    DamagedCheckpointError
+        If it is damaged and so are all that were kept, or none was.
+    BadInputError
+        As :func:`load_checkpoint`.
+    """
+    damaged: list[DamagedCheckpointError] = []
+    for path in (run.checkpoint, *reversed(run.epoch_checkpoints())):
+        try:
+            found = load_checkpoint(path)
+        except DamagedCheckpointError as error:
+            damaged.append(error)
+        else:
+            sentences = " ".join(error.message for error in damaged)
+            after = f"{sentences} Going on from {path.name}: what was learned after it is learned again."
+            return found, after if damaged else ""
+    raise DamagedCheckpointError(
+        " ".join(error.message for error in damaged),
+        "There is no older checkpoint: start a new run. The best model so far is kept.",
+    ) from damaged[0]
 
 
 def prune_checkpoints(run: RunPaths, keep: int) -> None:

@@ -22,7 +22,7 @@ from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.jobs.running import run_command
 from LungSegmentationLib.labels import label_set_from_dict
 from LungSegmentationLib.storage import read_json, safe_name, write_json
-from LungSegmentationLib.training.checkpoint import Checkpoint, load_checkpoint, remove_partial_files
+from LungSegmentationLib.training.checkpoint import Checkpoint, load_latest, remove_partial_files
 from LungSegmentationLib.training.config import TrainingConfig
 from LungSegmentationLib.training.devices import ChosenDevice, choose_device
 from LungSegmentationLib.training.distributed import Launch, Processes, joined_processes, launched
@@ -58,6 +58,8 @@ class TrainingPlan:
         Where it runs.
     launch
         What ``torchrun`` said.
+    note
+        What a person should know of the checkpoint; mostly nothing.
     """
 
     cohort: CohortPaths
@@ -66,6 +68,7 @@ class TrainingPlan:
     checkpoint: Checkpoint | None
     device: ChosenDevice
     launch: Launch
+    note: str = ""
 
 
 def plan_training(
@@ -108,7 +111,7 @@ def plan_training(
     folder = _resumed_run(paths, run) if resume else _new_run(paths, run, launch)
     if resume and not launch.rank and not folder.checkpoint.is_file():
         _refuse_results(folder)
-    checkpoint = load_checkpoint(folder.checkpoint) if resume and folder.checkpoint.is_file() else None
+    checkpoint, note = load_latest(folder) if resume and folder.checkpoint.is_file() else (None, "")
     base = None
     if checkpoint is not None:
         base = checkpoint.config
@@ -126,7 +129,7 @@ def plan_training(
     name = config.device
     if launch.world > 1 and name in {"auto", "cuda"} and torch.cuda.is_available():
         name = f"cuda:{launch.local_rank}"
-    return TrainingPlan(paths, folder, config, checkpoint, choose_device(name, config.precision), launch)
+    return TrainingPlan(paths, folder, config, checkpoint, choose_device(name, config.precision), launch, note)
 
 
 def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, force: bool = False) -> Trained:
@@ -165,6 +168,8 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
             remove_partial_files(run)
             write_json(run.config, config.model_dump(mode="json"))
         reporter.log(device.statement)
+        if plan.note:
+            reporter.warning(plan.note)
         if device.warning:
             reporter.warning(device.warning)
         label_set = _label_set(plan.cohort)

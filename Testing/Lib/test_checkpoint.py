@@ -19,7 +19,9 @@ from LungSegmentationLib.errors import BadInputError, StorageError
 from LungSegmentationLib.training import checkpoint as module
 from LungSegmentationLib.training.checkpoint import (
     Checkpoint,
+    DamagedCheckpointError,
     load_checkpoint,
+    load_latest,
     prune_checkpoints,
     remove_partial_files,
     save_checkpoint,
@@ -195,6 +197,59 @@ def test_a_cut_off_checkpoint_is_refused_with_the_cure(tmp_path: Path, keep: int
     with pytest.raises(BadInputError, match="epoch_") as caught:
         load_checkpoint(path)
     assert "last.pt" in caught.value.message
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+def test_whichever_byte_is_flipped_what_is_read_is_what_was_written_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    small = replace(example(), network={"weight": torch.arange(6.0)})
+    save_checkpoint(path, small)
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            loaded = load_checkpoint(path)
+        except BadInputError:
+            refused += 1
+        else:
+            assert all(same(getattr(loaded, item.name), getattr(small, item.name)) for item in fields(Checkpoint)), (
+                place
+            )
+    assert refused > 100
+
+
+def test_a_damaged_last_checkpoint_gives_way_to_the_latest_whole_one(tmp_path: Path) -> None:
+    run = RunPaths(tmp_path)
+    for epoch in (10, 20, 30):
+        save_checkpoint(run.epoch_checkpoint(epoch), example(epoch))
+    save_checkpoint(run.checkpoint, example(33))
+    assert [load_latest(run)[0].epoch, load_latest(run)[1]] == [33, ""]
+
+    for path in (run.checkpoint, run.epoch_checkpoint(30)):
+        content = bytearray(path.read_bytes())
+        place = content.index(torch.full((4,), float(load_checkpoint(path).epoch)).numpy().tobytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+    found, sentence = load_latest(run)
+    assert found.epoch == 20
+    assert "last.pt is damaged" in sentence
+    assert "epoch_0030.pt is damaged" in sentence
+    assert "epoch_0020.pt" in sentence
+
+    prune_checkpoints(run, 0)
+    with pytest.raises(DamagedCheckpointError, match="no older checkpoint"):
+        load_latest(run)
+    assert run.checkpoint.exists()
 
 
 def test_other_files_are_no_checkpoints(tmp_path: Path) -> None:

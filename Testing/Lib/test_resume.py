@@ -258,6 +258,22 @@ def test_checkpoints_are_kept_now_and_then(cohort: CohortPaths) -> None:
     assert load_checkpoint(cohort.run("run").epoch_checkpoint(3)).epoch == 3
 
 
+def test_a_damaged_checkpoint_costs_the_epochs_since_the_kept_one_and_nothing_else(cohort: CohortPaths) -> None:
+    whole, before, after = Recorder(), Recorder(stop=lambda self: self.steps >= 17), Recorder()
+    run(cohort, "whole", whole)
+    with pytest.raises(CancelledError):
+        run(cohort, "run", before, "checkpoint_every=2")
+    damaged = cohort.run("run").checkpoint
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    run(cohort, "run", after, resume=True)
+    assert after.losses == whole.losses[2:]
+    assert_same(final(cohort, "whole"), final(cohort, "run"))
+    (warning,) = [event.message for event in after.of("warning") if "damaged" in event.message]
+    assert "epoch_0002.pt" in warning
+
+
 def test_a_cache_that_vanishes_in_the_middle_is_saved_before_it_is_said(cohort: CohortPaths) -> None:
     gone = cohort.cached("a").ct
 
