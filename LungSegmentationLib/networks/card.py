@@ -17,6 +17,7 @@ from pydantic import (
     JsonValue,
     NonNegativeInt,
     PlainSerializer,
+    PositiveFloat,
     PositiveInt,
     SkipValidation,
     ValidationError,
@@ -42,6 +43,8 @@ SCHEMA: Literal[1] = 1
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Distance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Length = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
+Range = tuple[Length, Length]
 
 
 def _label_set(value: Any) -> LabelSet:
@@ -111,6 +114,9 @@ class TrainingSummary(_Part):
         Time spent until then.
     settings
         The training's configuration as plain JSON values.
+    spacing_mm
+        Smallest and largest spacing of the training cases along x, y and z (LPS axial), mm; in plane that of the
+        resampled slices, which is what the network has seen. ``None`` in files of versions that did not write it.
     """
 
     epochs: NonNegativeInt
@@ -120,11 +126,18 @@ class TrainingSummary(_Part):
     slices: dict[Literal["train", "val", "test"], NonNegativeInt]
     seconds: Distance | None = None
     settings: dict[str, JsonValue] = Field(default_factory=dict)
+    spacing_mm: tuple[Range, Range, Range] | None = None
 
     @model_validator(mode="after")
     def _best_was_reached(self) -> TrainingSummary:
         if self.best_epoch > self.epochs:
             raise ValueError(f"the best epoch {self.best_epoch} comes after the last one, {self.epochs}")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> TrainingSummary:
+        if any(smallest > largest for smallest, largest in self.spacing_mm or ()):
+            raise ValueError(f"the spacing {self.spacing_mm} mm has a smallest value above the largest")
         return self
 
 

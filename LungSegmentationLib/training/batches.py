@@ -111,6 +111,8 @@ class CaseFacts:
         As in :class:`~LungSegmentationLib.cohort.cache.CacheRecord`.
     present
         bool, (slices, structures of the label set): where each structure has pixels.
+    spacing
+        mm along x, y, z of the cached slices.
     """
 
     name: str
@@ -120,6 +122,7 @@ class CaseFacts:
     std: float
     fingerprint: str
     present: NDArray[np.bool_]
+    spacing: tuple[float, float, float]
 
     @classmethod
     def of(cls, record: CacheRecord) -> CaseFacts:
@@ -132,6 +135,7 @@ class CaseFacts:
             record.std,
             record.fingerprint,
             np.array(record.structure_counts) > 0,
+            record.grid.spacing,
         )
 
 

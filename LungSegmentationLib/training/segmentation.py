@@ -262,6 +262,7 @@ class SegmentationTask:
                     "slices": {part: len(store) for part, store in stores.items()},
                     "seconds": learned.seconds,
                     "settings": self.config.model_dump(mode="json"),
+                    "spacing_mm": _ranges([case.spacing for case in self.train.cases]),
                 }
             ),
             scores={
@@ -376,6 +377,11 @@ def _preprocessing(records: Sequence[CacheRecord], config: TrainingConfig) -> Pr
             "neighbors": config.neighbors,
         }
     )
+
+
+def _ranges(spacings: Sequence[tuple[float, ...]]) -> list[tuple[float, float]]:
+    """Return the smallest and the largest along each axis."""
+    return [(min(axis), max(axis)) for axis in zip(*spacings, strict=True)]
 
 
 def _rows(drawn: Drawn, rows: slice) -> Drawn:

@@ -341,6 +341,8 @@ def test_weights_of_another_type_are_refused(model):
         (lambda c: c["preprocessing"].update(window=[400, -1000]), "window .* is empty"),
         (lambda c: c["preprocessing"].update(size=[0, 256]), "preprocessing.size"),
         (lambda c: c["preprocessing"].update(window=[float("nan"), 1]), "window"),
+        (lambda c: c["training"].update(spacing_mm=[[1, 2], [1, 2], [3, 2]]), "smallest value above the largest"),
+        (lambda c: c["training"].update(spacing_mm=[[0, 2], [1, 2], [3, 3]]), "training.spacing_mm"),
         (lambda c: c["training"].update(best_epoch=51), "best epoch 51"),
         (lambda c: c["training"]["patients"].update(LUNG1=1), "training.patients"),
         (lambda c: c["scores"].update(spleen={"part": "val", "patients": 1, "dice": 0.5}), "spleen"),
@@ -414,3 +416,14 @@ def test_label_sets_survive_json(tmp_path):
 def test_a_card_in_json_is_the_same_card():
     card = make_card(label_set=dataclasses.replace(load_label_set(), title="Größe 日本"))
     assert parse_card(card.model_dump_json(), "x") == card
+
+
+def test_a_model_written_before_spacings_were_kept_still_loads(model):
+    old = with_card(model, lambda content: content["training"].pop("spacing_mm", None))
+    assert load_model(old)[1].training.spacing_mm is None
+
+
+def test_the_spacing_of_the_training_cases_survives_the_file(model):
+    ranges = [[0.9, 1.2], [0.9, 1.2], [2.5, 5.0]]
+    changed = with_card(model, lambda content: content["training"].update(spacing_mm=ranges))
+    assert load_model(changed)[1].training.spacing_mm == ((0.9, 1.2), (0.9, 1.2), (2.5, 5.0))

@@ -141,6 +141,7 @@ def test_the_model_file_says_what_inference_needs_and_nothing_on_patients(tmp_pa
     assert (card.preprocessing.size, card.preprocessing.window) == ((16, 16), (-1000, 400))
     assert card.training.patients == {"train": 2, "val": 1}
     assert card.training.slices == {"train": 10, "val": 5}
+    assert card.training.spacing_mm == ((1, 1), (1, 1), (3, 3))
     assert card.scores["heart"].patients == 1
     assert "patient of" not in paths.run("run").model.read_bytes().decode("latin-1")
     assert "patient of" not in paths.run("run").checkpoint.read_bytes().decode("latin-1")
