@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +118,8 @@ class Prediction:
         path: str | Path,
         source: CTVolume | DicomSource | None = None,
         format: str | None = None,  # noqa: A002 (what users call it)
+        *,
+        keys: Iterable[str] | None = None,
     ) -> Path:
         """Write the result in the format that its ending or ``format`` says, structures that were learned only.
 
@@ -129,6 +131,8 @@ class Prediction:
             The DICOM series; needed for DICOM SEG and RTSTRUCT.
         format
             See :func:`LungSegmentationLib.dicom.writers.write_result`, which also says what can be wrong.
+        keys
+            Which of the learned structures; by default all.
         """
         from LungSegmentationLib.dicom.writers import DESCRIPTION, AlgorithmInfo, write_result
 
@@ -139,6 +143,6 @@ class Prediction:
             format=format,
             description=MARKED_DESCRIPTION if self.marked else DESCRIPTION,
             algorithm=AlgorithmInfo(" + ".join(self.model_names), self.cards[0].software["lungsegmentation"]),
-            keys=self.keys,
+            keys=self.keys if keys is None else keys,
             field=self.field,
         )
