@@ -25,7 +25,7 @@ MODULE_FOLDER = Path(__file__).resolve().parent
 
 
 def _findOwnPackages() -> None:
-    """Make the packages of the extension importable: beside the module when installed, one folder up in a source tree."""
+    """Make our packages importable: beside the module when installed, one folder up in a source tree."""
     for package, folder in (("LungSegmentationScene", MODULE_FOLDER), ("LungSegmentationLib", MODULE_FOLDER.parent)):
         if importlib.util.find_spec(package) is None and str(folder) not in sys.path:
             sys.path.append(str(folder))
@@ -147,5 +147,5 @@ class LungSegmentationTest(ScriptedLoadableModuleTest):
         """Run the tests that need no other files than the installed ones."""
         self.setUp()
         logic = LungSegmentationLogic()
-        self.assertIsNotNone(logic.parameters().parameterNode)
+        self.assertIsNotNone(logic.parameters().parameterNode)  # noqa: PT009 - Slicer's tests are unittest cases
         self.delayDisplay(_("Lung Segmentation: the module is in order."))

@@ -57,7 +57,7 @@ class PathConnector(_SignalConnector):
 
 
 class ChoiceConnector(_SignalConnector):
-    """Connects ``QComboBox`` with the data (a text) of its items, so that what is saved does not depend on the language.
+    """Connects ``QComboBox`` with the data (a text) of its items: what is saved does not depend on the language.
 
     A value that no item has leaves the box as it is: a scene may come from a version with other choices.
     """

@@ -1,4 +1,4 @@
-"""Jobs of ``LungSegmentationLib`` as the window sees them: started, followed, cancelled and found again, never waited for.
+"""Jobs of ``LungSegmentationLib`` as the window sees them: started, followed, cancelled, found again, never awaited.
 
 This part is not reloaded with the module, so that a running job is still known afterwards. It imports the library's
 ``jobs`` (pydantic, psutil) in the thread that starts a process, as that import alone takes longer than a window may
@@ -124,6 +124,9 @@ class SceneJob:
         File of everything that the job prints; default a file in the temporary folder.
     python
         Python to use; default the one chosen in the set-up strip.
+    prepare
+        Called with the temporary folder beside the event loop, before the process is started: writes what the job
+        reads. It must not touch the window or the scene.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class SceneJob:
         runFolder: Path | str | None = None,
         log: Path | None = None,
         python: Path | None = None,
+        prepare: Callable[[Path], object] | None = None,
     ) -> None:
         self.key = key
         self.title = title
@@ -147,6 +151,7 @@ class SceneJob:
         self.failure: JobFailure | None = None
         self.warnings: list = []
         self.exitCode: int | None = None
+        self._prepare = prepare
         self._log = log
         self._keptLog: bytes | None = None
         self._folder: Path | None = None
@@ -211,10 +216,14 @@ class SceneJob:
         environment = Environment.baseEnvironment(python)
         runFolder = self.runFolder
 
-        def start() -> tuple:
+        def start() -> tuple | None:
             from LungSegmentationLib.jobs.following import FileFollower
             from LungSegmentationLib.jobs.process import start_job
 
+            if self._prepare is not None:
+                self._prepare(folder)
+            if self._cancelAsked:
+                return None
             handle = start_job(arguments, python=python, log=log, detach=runFolder is not None, env=environment)
             follower = handle.events if runFolder is None else FileFollower(runFolder / "events.jsonl")
             return handle, follower
@@ -308,7 +317,10 @@ class SceneJob:
     def _onStarted(self, value: object, error: Exception | None) -> None:
         if error is not None:
             self.failure = _startFailure(error)
-            self._end(FAILED)
+            self._end(CANCELLED if self._cancelAsked else FAILED)
+            return
+        if value is None:  # cancelled while its files were written
+            self._end(CANCELLED)
             return
         self._handle, self._follower = value
         if self._cancelAsked:
