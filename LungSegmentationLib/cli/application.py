@@ -11,6 +11,7 @@ from LungSegmentationLib import __version__
 
 __all__ = [
     "CohortFolder",
+    "CorrectOption",
     "CtOption",
     "DicomFolder",
     "Events",
@@ -33,6 +34,14 @@ Events = Annotated[bool, typer.Option("--events", help="Write JSON lines to stan
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 DicomFolder = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order.")]
 CohortFolder = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of the cohort.")]
+CorrectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--correct",
+        metavar="CASE/ROI=STRUCTURE",
+        help="Take this ROI of this case for this structure (or “ignore”); a cohort that is converted remembers it.",
+    ),
+]
 CtOption = Annotated[
     str | None, typer.Option("--ct", help="Which CT of a patient with contours on several: all, most-slices, newest.")
 ]

@@ -11,6 +11,7 @@ import typer
 
 from LungSegmentationLib.cli.application import (
     CohortFolder,
+    CorrectOption,
     CtOption,
     DicomFolder,
     Events,
@@ -95,6 +96,7 @@ def extract(
     cohort: Annotated[
         Path | None, typer.Option("--cohort", help="Cohort whose corrections and settings are to hold.")
     ] = None,
+    correct: CorrectOption = None,
     roi_map: RoiMapOption = None,
     ct: CtOption = None,
     rtstruct: RtstructOption = None,
@@ -118,7 +120,9 @@ def extract(
             series=series,
             all_rois=all_rois,
             label_set=load_label_set(label_set),
-            options=ConversionOptions(label_set=label_set, roi_map=roi_map, ct=ct, rtstruct=rtstruct),
+            options=ConversionOptions(
+                label_set=label_set, roi_map=roi_map, ct=ct, rtstruct=rtstruct, corrections=tuple(correct or ())
+            ),
             cohort=CohortPaths(cohort) if cohort else None,
             reporter=reporter,
         )
@@ -139,14 +143,7 @@ def convert(
     cohort: CohortFolder,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes that work side by side.")] = 1,
     roi_map: RoiMapOption = None,
-    correct: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--correct",
-            metavar="CASE/ROI=STRUCTURE",
-            help="Take this ROI of this case for this structure (or “ignore”); the cohort remembers it.",
-        ),
-    ] = None,
+    correct: CorrectOption = None,
     synthetic_ptv: Annotated[
         float | None,
         typer.Option("--synthetic-ptv", metavar="MM", help="Where no PTV was drawn, make one as this margin; 0: none."),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from LungSegmentationLib.cohort.batch import Failure, remove_leftovers, side_by_side
 from LungSegmentationLib.cohort.case import import_case, write_structures
-from LungSegmentationLib.cohort.corrections import RoiCorrections, rtstruct_key
+from LungSegmentationLib.cohort.corrections import RoiCorrections, apply_corrections, rtstruct_key
 from LungSegmentationLib.cohort.fingerprints import fingerprint_of
 from LungSegmentationLib.cohort.options import ConversionOptions, describe_settings, settle
 from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
@@ -31,11 +31,9 @@ from LungSegmentationLib.storage import atomic_folder, storage_errors
 from LungSegmentationLib.volumes import write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 __all__ = ["Conversion", "Outcome", "convert"]
-
-IGNORE = "ignore"
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def convert(
             _report_unmatched(roi_map, plan, reporter)
         corrections = RoiCorrections.read(paths)
         if options.corrections:
-            _correct(corrections, options.corrections, plan, label_set)
+            apply_corrections(corrections, options.corrections, plan, label_set)
             corrections.write(paths)
         outcomes, todo = _divide(plan, paths, known, corrections, label_set, settings, roi_map)
         reporter.log(f"{len(todo)} of {len(plan.cases)} cases are new or changed")
@@ -209,26 +207,6 @@ def _report_unmatched(roi_map: RoiMap, plan: Plan, reporter: Reporter) -> None:
     if unmatched:
         shown = ", ".join(f"“{name}”" for name in unmatched[:8])
         reporter.warning(f"No ROI of these patients has the name(s) {shown} of the file of ROI names.")
-
-
-def _correct(corrections: RoiCorrections, wanted: Sequence[str], plan: Plan, label_set: LabelSet) -> None:
-    by_name = {planned.name: planned for planned in plan.cases}
-    for text in wanted:
-        place, equals, structure = text.rpartition("=")
-        case, slash, roi = place.partition("/")
-        if not (equals and slash and case and roi):
-            raise UsageError(f"“{text}” is no correction.", "Write it as CASE/ROI=STRUCTURE, for example P1/I1=gtv.")
-        if case not in by_name:
-            raise UsageError(f"There is no case “{case}”.", f"There are {', '.join(list(by_name)[:8])}.")
-        file = by_name[case].link.rtstruct
-        if roi not in file.roi_names:
-            raise UsageError(f"{case} has no ROI “{roi}”.", f"It has {', '.join(file.roi_names)}.")
-        if structure != IGNORE and structure not in label_set:
-            raise UsageError(
-                f"“{structure}” is no structure of the label set {label_set.name}.",
-                f"Use {IGNORE} or one of {', '.join(label_set.keys)}.",
-            )
-        corrections.set(rtstruct_key(file), roi, None if structure == IGNORE else structure)
 
 
 def _divide(

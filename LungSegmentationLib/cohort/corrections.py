@@ -9,18 +9,23 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.errors import BadInputError, UsageError
 from LungSegmentationLib.storage import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from LungSegmentationLib.cohort.paths import CohortPaths
+    from LungSegmentationLib.cohort.selection import Plan
     from LungSegmentationLib.dicom.series import RTStructFile
+    from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["RoiCorrections", "rtstruct_key"]
+__all__ = ["IGNORE", "RoiCorrections", "apply_corrections", "rtstruct_key"]
 
 SCHEMA = 1
+
+IGNORE = "ignore"
+"""What a correction says of an ROI that is not to be used."""
 
 
 def rtstruct_key(file: RTStructFile) -> str:
@@ -78,3 +83,30 @@ class RoiCorrections:
             "rtstructs": {uid: {"rois": rois} for uid, rois in sorted(self._by_rtstruct.items()) if rois},
         }
         write_json(paths.corrections, content)
+
+
+def apply_corrections(corrections: RoiCorrections, wanted: Sequence[str], plan: Plan, label_set: LabelSet) -> None:
+    """Add corrections that are written ``CASE/ROI=STRUCTURE``, or ``=ignore`` for an ROI that is not to be used.
+
+    Raises
+    ------
+    UsageError
+        If one is no correction, or names a case, an ROI or a structure that is not there.
+    """
+    by_name = {planned.name: planned for planned in plan.cases}
+    for text in wanted:
+        place, equals, structure = text.rpartition("=")
+        case, slash, roi = place.partition("/")
+        if not (equals and slash and case and roi):
+            raise UsageError(f"“{text}” is no correction.", "Write it as CASE/ROI=STRUCTURE, for example P1/I1=gtv.")
+        if case not in by_name:
+            raise UsageError(f"There is no case “{case}”.", f"There are {', '.join(list(by_name)[:8])}.")
+        file = by_name[case].link.rtstruct
+        if roi not in file.roi_names:
+            raise UsageError(f"{case} has no ROI “{roi}”.", f"It has {', '.join(file.roi_names)}.")
+        if structure != IGNORE and structure not in label_set:
+            raise UsageError(
+                f"“{structure}” is no structure of the label set {label_set.name}.",
+                f"Use {IGNORE} or one of {', '.join(label_set.keys)}.",
+            )
+        corrections.set(rtstruct_key(file), roi, None if structure == IGNORE else structure)

@@ -19,11 +19,11 @@ from LungSegmentationLib.dicom.contours import RoiMask, rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
 from LungSegmentationLib.dicom.rtstruct import ROI, RTStruct, read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
-from LungSegmentationLib.dicom.writers.seg_nrrd import segment_tags
 from LungSegmentationLib.dicom.writers.segments import Segment, write_segments
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.jobs.events import Reporter, SilentReporter
 from LungSegmentationLib.storage import storage_errors
+from LungSegmentationLib.terminology import segment_tags
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

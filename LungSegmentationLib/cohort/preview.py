@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from LungSegmentationLib.cohort.corrections import RoiCorrections, rtstruct_key
+from LungSegmentationLib.cohort.corrections import RoiCorrections, apply_corrections, rtstruct_key
 from LungSegmentationLib.cohort.options import NO_MAP, ConversionOptions
 from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, ConversionSettings, read_record
 from LungSegmentationLib.cohort.selection import Plan, PlannedCase, plan_cases, roi_infos
@@ -92,8 +92,10 @@ def plan_folder(
     options.check(label_set)
     before, corrections, roi_map, names = ConversionSettings(), RoiCorrections(), None, {}
     if cohort is not None:
-        cohort.require()
-        before = read_record(CohortRecord, cohort.cohort).conversion
+        # A folder that holds corrections and nothing else yet is a cohort to be.
+        if cohort.cohort.is_file() or not cohort.corrections.is_file():
+            cohort.require()
+            before = read_record(CohortRecord, cohort.cohort).conversion
         corrections = RoiCorrections.read(cohort)
         names = _known_names(cohort)
         if before.roi_map and options.roi_map is None:
@@ -109,6 +111,7 @@ def plan_folder(
         rtstruct=options.rtstruct or before.rtstruct,
         known_names=names,
     )
+    apply_corrections(corrections, options.corrections, plan, label_set)
     return Planning(plan, rules, roi_map, corrections)
 
 

@@ -26,6 +26,7 @@ RANKS = {
     "geometry": 2,
     "storage": 2,
     "structures": 3,
+    "terminology": 3,
     "volumes": 3,
     "dicom": 4,
     "cohort": 5,

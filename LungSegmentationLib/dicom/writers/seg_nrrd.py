@@ -14,25 +14,19 @@ from numpy.typing import NDArray
 
 from LungSegmentationLib.dicom.writers.content import DESCRIPTION, AlgorithmInfo, chosen_structures
 from LungSegmentationLib.geometry import Grid
-from LungSegmentationLib.labels import Code, Structure
+from LungSegmentationLib.labels import Structure
 from LungSegmentationLib.storage import atomic_path
 from LungSegmentationLib.structures import StructureMap
+from LungSegmentationLib.terminology import segment_tags
 
 __all__ = [
-    "OWN_CONTEXT",
     "assign_layers",
     "header",
     "segment_fields",
-    "segment_tags",
     "segmentation_fields",
     "write_seg_nrrd",
 ]
 
-SLICER_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
-OWN_CONTEXT = "Segmentation category and type - LungSegmentation"
-"""Name of the terminology that knows the targets, which no terminology of Slicer does."""
-
-ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
 _REPRESENTATION = "Binary labelmap"
 
 
@@ -117,31 +111,6 @@ def assign_layers(structures: StructureMap, chosen: Sequence[Structure]) -> dict
         taken[layer] |= bit
         layers[structure.key] = layer
     return layers
-
-
-def segment_tags(structure: Structure) -> str:
-    """Return the tags of a segment: its terminology entry, and its name after TG-263."""
-    # What SNOMED CT calls anatomy is in Slicer's own list; the targets' category is DICOM's.
-    anatomical = structure.category.scheme == "SCT"
-    entry = "~".join(
-        [
-            SLICER_CONTEXT if anatomical else OWN_CONTEXT,
-            *(_triple(code) for code in (structure.category, structure.type, structure.modifier)),
-            ANATOMIC_CONTEXT,
-            _triple(None),
-            _triple(None),
-        ]
-    )
-    return f"TerminologyEntry:{entry}|TG263:{_plain(structure.tg263)}|"
-
-
-def _triple(code: Code | None) -> str:
-    return "^^" if code is None else "^".join(_plain(text) for text in (code.scheme, code.value, code.meaning))
-
-
-def _plain(text: str) -> str:
-    """Leave out what separates tags, entries and codes."""
-    return " ".join("".join(" " if letter in "|~^" else letter for letter in text).split())
 
 
 def segmentation_fields(

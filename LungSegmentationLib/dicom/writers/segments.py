@@ -34,8 +34,7 @@ class Segment:
     color
         Red, green, blue, 0–255.
     tags
-        Terminology and others, as :func:`~LungSegmentationLib.dicom.writers.seg_nrrd.segment_tags` gives them; may be
-        empty.
+        Terminology and others, as :func:`~LungSegmentationLib.terminology.segment_tags` gives them; may be empty.
     box
         Part of the grid (z, y, x) that holds it; empty slices if it has no voxel.
     voxels
