@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.errors import LungSegError
 from LungSegmentationLib.geometry import Grid, Reorientation
 from LungSegmentationLib.inference.pieces import (
     CORNERS,
@@ -68,7 +68,7 @@ def rules_of(label_set: LabelSet) -> dict[str, Postprocessing]:
         return own
     try:
         shipped = load_label_set(label_set.name)
-    except BadInputError:
+    except LungSegError:
         return {}
     if shipped != label_set:
         return {}
