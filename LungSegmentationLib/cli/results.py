@@ -1,9 +1,9 @@
-"""Commands on results: how good a segmentation is."""
+"""Commands on results: segmenting CTs, and how good a segmentation is."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -11,7 +11,111 @@ from LungSegmentationLib.cli.application import Events, Verbose, app
 from LungSegmentationLib.jobs.running import run_command
 
 if TYPE_CHECKING:
+    from LungSegmentationLib.inference.command import PredictedCase
+    from LungSegmentationLib.inference.options import TestTimeAugmentation
     from LungSegmentationLib.jobs.reporter import Reporter
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors).")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="CT: a DICOM folder or file, NIfTI, NRRD, MHA; or a folder of many: DICOM tree, volumes, cohort.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="A file (.nii.gz .nrrd .mha .seg.nrrd .seg.dcm .rtstruct.dcm), or a folder: a folder for each CT.",
+        ),
+    ],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", metavar="FORMAT,…", help="Of: nifti, nrrd, mha, seg.nrrd, dicom-seg, rtstruct."),
+    ] = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option("--ensemble", metavar="MODEL", help="A further model, may be repeated: the mean of all counts."),
+    ] = None,
+    structures: Annotated[
+        str | None,
+        typer.Option("--structures", metavar="KEY,…", help="What to write; by default all that was learned."),
+    ] = None,
+    existing: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite/--keep", help="Replace results that are there, or keep what is done; by default neither."
+        ),
+    ] = None,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Write a map of confidence in percent too.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    precision: Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Slices at once; by default what suits the device.")
+    ] = None,
+    tta: Annotated[
+        str, typer.Option("--tta", help="Test-time augmentation: none, flip, or full (flip and small rotations).")
+    ] = "none",
+    smoothing: Annotated[
+        float, typer.Option("--smoothing", metavar="MM", help="Smooth over neighboring slices; 0: do not.")
+    ] = 0.0,
+    postprocessing: Annotated[
+        bool, typer.Option("--postprocessing/--no-postprocessing", help="Mend by the label set's rules.")
+    ] = True,
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Segment CTs with a model: labels on the exact grid of each CT, or DICOM SEG and RTSTRUCT of its series.
+
+    For research: every result has to be checked.
+    """
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.training.precision import import_torch
+
+        import_torch()
+
+        from LungSegmentationLib.inference.command import predict_command
+        from LungSegmentationLib.inference.options import PredictionOptions
+
+        done = predict_command(
+            [model, *(ensemble or ())],
+            source,
+            output,
+            PredictionOptions(
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                augmentation=cast("TestTimeAugmentation", tta),
+                smoothing=smoothing,
+                postprocess=postprocessing,
+                confidence=confidence,
+            ),
+            formats=formats or (),
+            structures=structures.split(",") if structures else (),
+            existing="refuse" if existing is None else "overwrite" if existing else "keep",
+            reporter=reporter,
+        )
+        if not events:
+            for case in done.cases:
+                typer.echo(_predicted(case))
+
+    raise typer.Exit(run_command("predict", work, events=events, verbose=verbose))
+
+
+def _predicted(case: PredictedCase) -> str:
+    """Return what a person is told of a case: volumes, and how sure the network is."""
+    if case.record is None:
+        return f"{case.case}: {case.reason}"
+    lines = [f"{case.case}: {case.state}{', CHECK: outside the range of the model' if case.record.marked else ''}"]
+    for found in case.record.structures.values():
+        sure = "not found" if found.confidence is None else f"{found.cc:10.1f} cc, confidence {found.confidence:.0%}"
+        lines.append(f"  {found.name:16} {sure}")
+    return "\n".join(lines)
 
 
 @app.command()
