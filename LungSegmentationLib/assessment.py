@@ -52,6 +52,8 @@ def assess_files(
 ) -> Evaluation:
     """Evaluate files against files; parameters as :func:`assess` and ``evaluation.pairs.find_pairs``."""
     label_set = label_set or load_label_set()
+    keys = None if keys is None else label_set.chosen(keys, "--structures")
+    annotated = None if annotated is None else label_set.chosen(annotated, "--annotated")
     pairing = find_pairs(prediction, reference, label_set, annotated=annotated, ct=ct)
     alone = [(name, "there is no reference for this prediction") for name in pairing.without_reference]
     alone += [(name, "there is no prediction for this reference") for name in pairing.without_prediction]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.errors import BadInputError, UsageError
 from LungSegmentationLib.resources import resource_path
 
 __all__ = [
@@ -152,6 +153,22 @@ class LabelSet:
                 f"“{key}” is no structure of the label set {self.name}.", f"It has: {', '.join(self.keys)}."
             ) from None
 
+    def chosen(self, keys: Iterable[str], option: str) -> tuple[str, ...]:
+        """Return the keys that a user gave with an option, each once.
+
+        Raises
+        ------
+        UsageError
+            If one is not in the set.
+        """
+        keys = tuple(dict.fromkeys(keys))
+        unknown = [key for key in keys if key not in self]
+        if unknown:
+            raise UsageError(
+                f"{option}: “{unknown[0]}” is not in the label set {self.name}.", f"It has: {', '.join(self.keys)}."
+            )
+        return keys
+
     def __contains__(self, key: object) -> bool:
         return key in self._by_key
 
@@ -174,15 +191,20 @@ def load_label_set(name_or_file: str | Path = "thorax") -> LabelSet:
 
     Raises
     ------
+    UsageError
+        If there is none of that name.
     BadInputError
-        If there is none of that name, or the file contradicts itself.
+        If the file is missing or contradicts itself.
     """
     path = Path(name_or_file)
     if path.suffix != ".json":
         path = resource_path("LabelSets") / f"{name_or_file}.json"
         if not path.exists():
             shipped = ", ".join(sorted(p.stem for p in resource_path("LabelSets").glob("*.json")))
-            raise BadInputError(f"There is no label set “{name_or_file}”.", f"Choose one of: {shipped}.")
+            raise UsageError(
+                f"There is no label set “{name_or_file}”.",
+                f"Choose one of: {shipped}, or give the path of a .json file.",
+            )
     try:
         status = path.stat()
     except OSError as error:

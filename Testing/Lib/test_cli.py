@@ -35,7 +35,18 @@ def test_version_and_help() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("scan",), ("convert", "only-one"), ("scan", "x", "--ct"), ("phantom", "x", "-n", "0")]
+    "arguments",
+    [
+        ("nonsense",),
+        ("scan",),
+        ("convert", "only-one"),
+        ("scan", "x", "--ct"),
+        ("phantom", "x", "-n", "0"),
+        ("convert", "x", "y", "--label-set", "nosuch"),
+        ("evaluate", "--prediction", "x", "--reference", "y", "--out", "z", "--label-set", "nosuch"),
+        ("evaluate", "--prediction", "x", "--reference", "y", "--out", "z", "--structures", "heart,nosuch"),
+        ("evaluate", "--prediction", "x", "--reference", "y", "--out", "z", "--annotated", "nosuch"),
+    ],
 )
 def test_wrong_usage_ends_with_code_2_and_without_a_traceback(arguments: tuple[str, ...]) -> None:
     done = lungseg(*arguments)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.errors import BadInputError, UsageError
 from LungSegmentationLib.labels import (
     LabelSet,
     Postprocessing,
@@ -174,8 +174,16 @@ def test_a_label_outside_the_set_is_refused(thorax: LabelSet, label: int) -> Non
 
 
 def test_an_unknown_label_set_is_refused_with_the_shipped_ones() -> None:
-    with pytest.raises(BadInputError, match=r"“abdomen”.*thorax"):
+    with pytest.raises(UsageError, match=r"“abdomen”.*thorax"):
         load_label_set("abdomen")
+
+
+def test_structures_that_a_user_chose_are_kept_in_order_and_once_and_unknown_ones_are_wrong_usage(
+    thorax: LabelSet,
+) -> None:
+    assert thorax.chosen(["heart", "gtv", "heart"], "--structures") == ("heart", "gtv")
+    with pytest.raises(UsageError, match=r"--structures: “liver”.*thorax.*gtv, ptv"):
+        thorax.chosen(["heart", "liver"], "--structures")
 
 
 def test_a_label_set_can_come_from_a_users_file(tmp_path: Path, content: dict[str, Any]) -> None:
