@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.errors import LungSegError, UsageError
+from LungSegmentationLib.errors import LungSegError
 from LungSegmentationLib.geometry import Grid, Reorientation
 from LungSegmentationLib.inference.pieces import (
     CORNERS,
