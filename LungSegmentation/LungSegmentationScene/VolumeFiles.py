@@ -1,0 +1,329 @@
+"""Volumes and structures of the scene as files for a job: read in the window's thread, written beside it.
+
+The files are plain NRRD, not compressed: a second process reads them as fast as a disk delivers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from vtk.util import numpy_support
+
+LABELMAP = "Binary labelmap"
+SAME_GRID_MM = 0.01
+"""By how much corners of two grids may differ and still be taken for one: files round."""
+
+_NRRD_TYPES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32",
+               "i8": "int64", "u8": "uint64", "f4": "float", "f8": "double"}  # fmt: skip
+
+
+class SceneDataError(RuntimeError):
+    """What a node holds cannot be used; ``message`` is the fact, ``hint`` the cure."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".strip())
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where voxels lie: index (i, j, k) to RAS mm as a 4×4 matrix, and the span of indices (i0, i1, j0, …, k1)."""
+
+    toRas: np.ndarray
+    extent: tuple[int, int, int, int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of voxels along (z, y, x)."""
+        i0, i1, j0, j1, k0, k1 = self.extent
+        return (max(0, k1 - k0 + 1), max(0, j1 - j0 + 1), max(0, i1 - i0 + 1))
+
+    def inFrameOf(self, other: Lattice) -> Lattice | None:
+        """Return this lattice in the indices of another; None where their voxels do not coincide."""
+        start = self.extent[0::2]
+        corner = self.toRas @ np.array([*start, 1.0])
+        index = (np.linalg.inv(other.toRas) @ corner)[:3]
+        whole = np.round(index)
+        mismatch = np.abs(other.toRas[:3, :3] @ (index - whole)).max()
+        # A difference of the axes grows over the whole length.
+        length = np.array(self.shape[::-1])
+        drift = np.abs((self.toRas[:3, :3] - other.toRas[:3, :3]) * length).max()
+        if max(mismatch, drift) > SAME_GRID_MM:
+            return None
+        first = [int(value) for value in whole]
+        span = [value for one, size in zip(first, length, strict=True) for value in (one, one + int(size) - 1)]
+        return Lattice(other.toRas, tuple(span))
+
+    def joined(self, others: Sequence[Lattice]) -> Lattice:
+        """Return the lattice that holds this one and others of the same frame."""
+        extents = [one.extent for one in (self, *others) if all(one.shape)]
+        if not extents:
+            return self
+        span = [
+            (min if place % 2 == 0 else max)(extent[place] for extent in extents) for place in range(6)
+        ]  # fmt: skip
+        return Lattice(self.toRas, tuple(span))
+
+
+@dataclass(frozen=True)
+class VolumeData:
+    """A volume's voxels (z, y, x), a copy, and where they lie."""
+
+    name: str
+    array: np.ndarray
+    lattice: Lattice
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Label values (z, y, x), a copy, where they lie, and which structure bits each value stands for."""
+
+    values: np.ndarray
+    lattice: Lattice
+    bits: dict[int, int]
+
+
+@dataclass(frozen=True)
+class StructuresData:
+    """The structures of a segmentation or label map.
+
+    Attributes
+    ----------
+    name
+        Of the node.
+    layers
+        At least one.
+    lattice
+        All of its voxels, and the reference geometry where there is one.
+    unknown
+        Names of segments that are no structure of the label set; they are left out.
+    keys
+        Structures that have a segment, or, of a label map, voxels.
+    """
+
+    name: str
+    layers: list[Layer]
+    lattice: Lattice
+    unknown: list[str] = field(default_factory=list)
+    keys: tuple[str, ...] = ()
+
+    def bitField(self, lattice: Lattice) -> np.ndarray:
+        """Return uint8 (z, y, x) on a lattice of the same frame, bit ``label − 1`` for each structure."""
+        bits = np.zeros(lattice.shape, np.uint8)
+        for layer in self.layers:
+            place = layer.lattice.inFrameOf(lattice)
+            if place is None:
+                raise SceneDataError(_("The voxels of {name} lie on several grids.").format(name=self.name))
+            if not all(place.shape):
+                continue
+            table = np.zeros(max([0, *layer.bits, int(layer.values.max(initial=0))]) + 1, np.uint8)
+            for value, structureBits in layer.bits.items():
+                table[value] |= structureBits
+            target, source = _overlap(lattice, place)
+            bits[target] |= table[layer.values[source]]
+        return bits
+
+
+def _overlap(lattice: Lattice, place: Lattice) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return the slices (z, y, x) of both that lie over each other."""
+    target, source = [], []
+    for axis in (2, 1, 0):
+        low = max(lattice.extent[2 * axis], place.extent[2 * axis])
+        high = min(lattice.extent[2 * axis + 1], place.extent[2 * axis + 1])
+        target.append(slice(low - lattice.extent[2 * axis], max(low, high + 1) - lattice.extent[2 * axis]))
+        source.append(slice(low - place.extent[2 * axis], max(low, high + 1) - place.extent[2 * axis]))
+    return tuple(target), tuple(source)
+
+
+def volumeLattice(node) -> Lattice:
+    """Return where the voxels of a volume node lie, without its parent transforms."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    size = node.GetImageData().GetDimensions()
+    return Lattice(_array(matrix), (0, size[0] - 1, 0, size[1] - 1, 0, size[2] - 1))
+
+
+def readVolume(node) -> VolumeData:
+    """Return the voxels of a scalar volume.
+
+    Raises
+    ------
+    SceneDataError
+        If it is empty.
+    """
+    if node is None or node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
+        name = node.GetName() if node is not None else _("The volume")
+        raise SceneDataError(_("{name} holds no image.").format(name=name), _("Choose a CT."))
+    return VolumeData(node.GetName(), np.array(slicer.util.arrayFromVolume(node)), volumeLattice(node))
+
+
+def readStructures(node, labelSet) -> StructuresData:
+    """Return the structures of a segmentation or label map node.
+
+    Parameters
+    ----------
+    node
+        ``vtkMRMLSegmentationNode`` or ``vtkMRMLLabelMapVolumeNode``. In a label map, values are labels of the set. A
+        segment is the structure that its id, its code or its name says.
+    labelSet
+        Structures to look for.
+
+    Raises
+    ------
+    SceneDataError
+        If there is nothing in it that can be used.
+    """
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        return _fromLabelMap(node, labelSet)
+    return _fromSegmentation(node, labelSet)
+
+
+def _fromLabelMap(node, labelSet) -> StructuresData:
+    volume = readVolume(node)
+    values = volume.array
+    highest = float(values.max(initial=0))
+    if values.min(initial=0) < 0 or highest > len(labelSet) or not np.issubdtype(values.dtype, np.integer):
+        raise SceneDataError(
+            _("{name} is no label map of “{set}”: its highest value is {value:g}.").format(
+                name=node.GetName(), set=labelSet.title, value=highest
+            ),
+            _("Choose another one, or a segmentation whose segments have the names of the structures."),
+        )
+    bits = {structure.label: 1 << (structure.label - 1) for structure in labelSet.structures}
+    found = np.bincount(values.ravel(), minlength=len(labelSet) + 1)
+    keys = tuple(structure.key for structure in labelSet.structures if found[structure.label])
+    return StructuresData(node.GetName(), [Layer(values, volume.lattice, bits)], volume.lattice, keys=keys)
+
+
+def _fromSegmentation(node, labelSet) -> StructuresData:
+    segmentation = node.GetSegmentation()
+    if segmentation.GetNumberOfSegments() == 0:
+        raise SceneDataError(_("{name} has no segments.").format(name=node.GetName()), _("Choose another one."))
+    if not segmentation.ContainsRepresentation(LABELMAP):
+        raise SceneDataError(
+            _("{name} holds contours or surfaces, no voxels.").format(name=node.GetName()),
+            _("Load it by the Import panel, or create its binary labelmap in the module Segmentations."),
+        )
+    images: dict[int, tuple] = {}
+    unknown, keys = [], []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        structure = structureOf(segmentation.GetNthSegmentID(index), segment, labelSet)
+        image = segment.GetRepresentation(LABELMAP)
+        if structure is None:
+            unknown.append(segment.GetName())
+            continue
+        keys.append(structure.key)
+        address = image.GetAddressAsString("")
+        kept = images.setdefault(address, (image, {}))
+        kept[1][segment.GetLabelValue()] = kept[1].get(segment.GetLabelValue(), 0) | 1 << (structure.label - 1)
+    if not images:
+        raise SceneDataError(
+            _("{name} has no segment that is a structure of “{set}”.").format(name=node.GetName(), set=labelSet.title),
+            _("Its segments need names or codes such as “{example}”.").format(example=labelSet.structures[0].name),
+        )
+    layers = [Layer(_values(image), _imageLattice(image), bits) for image, bits in images.values()]
+    frame = _referenceLattice(node) or layers[0].lattice
+    places = [layer.lattice.inFrameOf(frame) for layer in layers if all(layer.lattice.shape)]
+    if None in places:
+        frame = layers[0].lattice
+        places = [layer.lattice.inFrameOf(frame) for layer in layers if all(layer.lattice.shape)]
+    if None in places:
+        raise SceneDataError(
+            _("The segments of {name} lie on different grids.").format(name=node.GetName()),
+            _("Give all of them the CT's geometry in the module Segment Editor."),
+        )
+    return StructuresData(node.GetName(), layers, frame.joined(places), unknown, tuple(dict.fromkeys(keys)))
+
+
+def structureOf(identifier: str, segment, labelSet):
+    """Return the structure that a segment is by its id, its code, or its name; None if it is none."""
+    known = {structure.key: structure for structure in labelSet.structures}
+    if identifier in known:
+        return known[identifier]
+    tag = vtk.mutable("")
+    if segment.GetTag("TerminologyEntry", tag):
+        parts = [part.split("^")[:2] for part in str(tag).split("~")]
+        for structure in labelSet.structures:
+            wanted = [[code.scheme, code.value] if code else ["", ""] for code in (structure.type, structure.modifier)]
+            if len(parts) > 3 and parts[2:4] == wanted:
+                return structure
+    name = _plainName(segment.GetName())
+    for structure in labelSet.structures:
+        if name in {_plainName(text) for text in (structure.key, structure.name, structure.tg263)}:
+            return structure
+    return None
+
+
+def _plainName(text: str) -> str:
+    return " ".join(text.replace("_", " ").replace("-", " ").casefold().split())
+
+
+def _referenceLattice(node) -> Lattice | None:
+    text = node.GetSegmentation().GetConversionParameter(
+        slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    )
+    if not text:
+        return None
+    image = slicer.vtkOrientedImageData()
+    if not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
+        return None
+    return _imageLattice(image)
+
+
+def _imageLattice(image) -> Lattice:
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return Lattice(_array(matrix), tuple(image.GetExtent()))
+
+
+def _values(image) -> np.ndarray:
+    size = image.GetDimensions()
+    scalars = image.GetPointData().GetScalars()
+    if scalars is None or 0 in size:
+        return np.zeros((0, 0, 0), np.uint8)
+    return np.array(numpy_support.vtk_to_numpy(scalars)).reshape(size[::-1])
+
+
+def _array(matrix) -> np.ndarray:
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def writeNrrd(path: Path, array: np.ndarray, lattice: Lattice) -> None:
+    """Write voxels (z, y, x) as an uncompressed NRRD in LPS; for files that only a job of this window reads.
+
+    Raises
+    ------
+    SceneDataError
+        If the file cannot be written.
+    """
+    toLps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lattice.toRas
+    start = toLps @ np.array([*lattice.extent[0::2], 1.0])
+    axes = " ".join(_vector(toLps[:3, axis]) for axis in range(3))
+    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    lines = [
+        "NRRD0004", f"type: {_NRRD_TYPES[plain.dtype.str[1:]]}", "dimension: 3", "space: left-posterior-superior",
+        f"sizes: {' '.join(map(str, array.shape[::-1]))}", f"space directions: {axes}",
+        "kinds: domain domain domain", "endian: little", "encoding: raw", f"space origin: {_vector(start[:3])}",
+    ]  # fmt: skip
+    try:
+        with path.open("wb") as stream:
+            stream.write(("\n".join(lines) + "\n\n").encode("ascii"))
+            for image in plain:
+                stream.write(image.data)
+    except OSError as error:
+        raise SceneDataError(
+            _("{path} cannot be written: {reason}.").format(path=path, reason=error.strerror),
+            _("Free some space on the disk of the temporary folder."),
+        ) from error
+
+
+def _vector(values: Sequence[float]) -> str:
+    return f"({','.join(repr(float(value)) for value in values)})"
