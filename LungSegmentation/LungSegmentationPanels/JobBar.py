@@ -107,6 +107,10 @@ class JobBar:
         if self.job is not None:
             self.job.cancel()
 
+    def shownProgress(self, job: SceneJob):
+        """Return the progress event that bar and text show; None for “not known”."""
+        return job.progress
+
     def cleanup(self) -> None:
         """Let go of the job, which goes on."""
         self._logTimer.stop()
@@ -127,7 +131,7 @@ class JobBar:
             self._startButton.enabled = True
 
     def _update(self, job: SceneJob) -> None:
-        progress = job.progress
+        progress = self.shownProgress(job)
         known = progress is not None and progress.total
         self.progressBar.visible = job.isRunning
         # A range from 0 to 0 is the bar of unknown length.
@@ -136,7 +140,7 @@ class JobBar:
             self.progressBar.setValue(min(progress.done, progress.total))
         self.cancelButton.visible = job.isRunning and self._startButton is None
         self.cancelButton.enabled = job.isRunning and job.state != CANCELLING
-        self.statusLabel.text = statusText(job)
+        self.statusLabel.text = statusText(job, progress)
         self.statusLabel.styleSheet = f"color: {errorColor(self.widget)}" if job.state == FAILED else ""
         self.statusLabel.visible = bool(self.statusLabel.text)
         self._showStartButton()
@@ -162,8 +166,8 @@ class JobBar:
             bar.setValue(bar.maximum)
 
 
-def statusText(job: SceneJob) -> str:
-    """Return one line that says how a job stands."""
+def statusText(job: SceneJob, progress) -> str:
+    """Return one line that says how a job stands, by a progress event or None."""
     if job.state == STARTING:
         return _("Starting…")
     if job.state == CANCELLING:
@@ -174,7 +178,6 @@ def statusText(job: SceneJob) -> str:
         return _("Cancelled.")
     if not job.isRunning:
         return _("Done.")
-    progress = job.progress
     if progress is None:
         return job.title
     parts = [progress.stage]

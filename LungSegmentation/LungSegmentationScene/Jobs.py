@@ -263,6 +263,8 @@ class SceneJob:
         def ask() -> None:
             from LungSegmentationLib.jobs.process import request_stop
 
+            # A training that was just started makes its folder only when torch is imported; it finds the file then.
+            folder.mkdir(parents=True, exist_ok=True)
             request_stop(folder)
 
         self._cancelAsked = True
@@ -378,7 +380,7 @@ class SceneJob:
         if kind == "started":
             # A resumed run goes on in the same file: what an earlier process said of its end is not ours.
             self._ours = self._ours or self._isOurs(event)
-            self._ended, self.failure = None, None
+            self._ended, self.failure, self.progress = None, None, None
         elif kind == "progress":
             self.progress = event
         elif kind == "warning":
@@ -401,6 +403,8 @@ class SceneJob:
         return self._handle is None or self._handle.pid == event.pid or self._handle.identity is None
 
     def _conclude(self) -> None:
+        if not self._ours:  # it never began: what the file says is of an earlier process of the run
+            self._ended, self.failure = None, None
         state = self._ended
         if state is None or (state == FINISHED and self.exitCode not in (0, None)):
             state = CANCELLED if self._cancelAsked else FAILED
@@ -486,6 +490,9 @@ def _startFailure(error: Exception) -> JobFailure:
 def _silentFailure(exitCode: int | None, log: bytes) -> JobFailure:
     """Return what to say of a job that ended without saying why."""
     text = log.decode("utf-8", errors="replace")
+    refused = _refusal(text)
+    if refused is not None:
+        return refused
     missing = re.findall(r"No module named '([\w.]+)'", text)
     if missing:
         return JobFailure(
@@ -498,6 +505,17 @@ def _silentFailure(exitCode: int | None, log: bytes) -> JobFailure:
         _("The job ended {how} and did not say why.").format(how=said),
         _("The log may tell more. If it was ended by the system, there was not enough memory."),
     )
+
+
+def _refusal(text: str) -> JobFailure | None:
+    """Return what a job said on its standard output before it had a run folder: a wrong setting, a missing cohort."""
+    from LungSegmentationLib.jobs.messages import parse_event
+
+    for line in reversed(text.splitlines()):
+        event = parse_event(line) if line.startswith('{"v":') else None
+        if event is not None and event.event == "failed":
+            return JobFailure(event.message, event.hint, event.kind, event.traceback or "")
+    return None
 
 
 slicer.app.connect("aboutToQuit()", endAll)
