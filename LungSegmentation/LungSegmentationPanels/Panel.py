@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import qt
 import slicer
-import vtk
 from LungSegmentationScene import Environment
 
-from LungSegmentationPanels.Connectors import connectorFor
+from LungSegmentationPanels.Bindings import PROPERTY, Bindings
 
 
 class Panel:
@@ -24,8 +23,8 @@ class Panel:
     parameters
         The parameter node's wrapper; None while the scene is closed.
 
-    Widgets with the dynamic property ``SlicerParameterName`` follow the parameter of that name. Besides what Slicer
-    connects, ``ctkPathLineEdit`` and ``QComboBox`` (by the data of its items) follow texts.
+    Widgets with the dynamic property ``SlicerParameterName`` show the parameter of that name, see ``Bindings.py``:
+    check boxes, spin boxes, sliders, line edits, paths, node selectors, and combo boxes by the data of their items.
 
     Parameters
     ----------
@@ -39,8 +38,7 @@ class Panel:
         self.logic = logic
         self.parameters = None
         self.entered = False
-        self._guiTag = None
-        self._observer = None
+        self._bindings = None
         self._reasons: dict[str, str] = {}
         self.widget = slicer.util.loadUI(str(Environment.resourcePath("UI", f"{self.name}Panel.ui")))
         self.ui = slicer.util.childWidgetVariables(self.widget)
@@ -70,32 +68,21 @@ class Panel:
 
     def setParameterNode(self, parameters) -> None:
         """Show these parameters from now on; None when the scene closes."""
-        if self.parameters is not None:
-            self.parameters.disconnectGui(self._guiTag)
-            self.parameters.RemoveObserver(self._observer)
+        if self._bindings is not None:
+            self._bindings.release()
+            self._bindings = None
         self.parameters = parameters
         if parameters is not None:
-            mapping = {
-                name: connectorFor(widget, parameters.dataType(name)) for name, widget in self.boundWidgets().items()
-            }
-            self._guiTag = parameters.connectParametersToGui(mapping)
-            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onParametersModified)
+            self._bindings = Bindings(parameters, self.boundWidgets(), self.updateState)
         self.updateState()
 
     def boundWidgets(self) -> dict:
-        """Return the widgets that follow a parameter, by its name."""
-        bound = {}
-        for widget in vars(self.ui).values():
-            name = widget.property("SlicerParameterName")
-            if name:
-                bound[str(name)] = widget
-        return bound
+        """Return the widgets that show a parameter, by its name."""
+        named = ((widget.property(PROPERTY), widget) for widget in vars(self.ui).values())
+        return {str(name): widget for name, widget in named if name}
 
     def updateState(self) -> None:
         """Bring buttons and texts in line with the parameters; cheap, as it is called after every change."""
-
-    def _onParametersModified(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
-        self.updateState()
 
     # What a user is told
 

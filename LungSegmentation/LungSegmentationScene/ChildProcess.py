@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import qt
+import slicer
 
 FAILED_TO_START = -1
 TIMED_OUT = -2
@@ -72,6 +73,10 @@ class ChildProcess:
         self._onFinished = None
         self._process.kill()
 
+    def waitForEnd(self) -> None:
+        """Wait until a cancelled program is gone."""
+        self._process.waitForFinished(2000)
+
     def _read(self) -> None:
         self._data += self._process.readAllStandardOutput().data()
         end = self._data.rfind(b"\n") + 1
@@ -101,3 +106,13 @@ class ChildProcess:
         _running.discard(self)
         if self._onFinished is not None:
             self._onFinished(code, self._data.decode("utf-8", errors="replace"))
+
+
+def endAll() -> None:
+    """End all programs and say nothing more; when the application ends."""
+    for process in list(_running):
+        process.cancel()
+        process.waitForEnd()
+
+
+slicer.app.connect("aboutToQuit()", endAll)

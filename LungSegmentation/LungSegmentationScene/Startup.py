@@ -24,7 +24,7 @@ def registerTerminology() -> bool:
     if not hasattr(slicer.modules, "terminologies"):
         return False
     logic = slicer.modules.terminologies.logic()
-    if not logic.LoadTerminology(str(resource_path(*TERMINOLOGY_FILE))):
+    if not logic.LoadTerminologyFromFile(str(resource_path(*TERMINOLOGY_FILE))):
         logger.warning("the terminology with GTV and PTV could not be loaded.")
         return False
     return True
