@@ -484,7 +484,8 @@ def _startFailure(error: Exception) -> JobFailure:
             _("Press “Install” in the set-up strip at the top."),
             "start",
         )
-    return JobFailure(getattr(error, "message", str(error)), getattr(error, "hint", ""), "start")
+    sentence = getattr(error, "sentence", getattr(error, "message", str(error)))  # of the scene, of the library
+    return JobFailure(sentence, getattr(error, "hint", ""), "start")
 
 
 def _silentFailure(exitCode: int | None, log: bytes) -> JobFailure:

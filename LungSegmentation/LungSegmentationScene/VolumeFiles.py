@@ -15,21 +15,15 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
+from LungSegmentationScene import Terminology
+from LungSegmentationScene.Errors import SceneError
+
 LABELMAP = "Binary labelmap"
 SAME_GRID_MM = 0.01
 """By how much corners of two grids may differ and still be taken for one: files round."""
 
 _NRRD_TYPES = {"i1": "int8", "u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "u4": "uint32",
                "i8": "int64", "u8": "uint64", "f4": "float", "f8": "double"}  # fmt: skip
-
-
-class SceneDataError(RuntimeError):
-    """What a node holds cannot be used; ``message`` is the fact, ``hint`` the cure."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(f"{message} {hint}".strip())
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -120,7 +114,7 @@ class StructuresData:
         for layer in self.layers:
             place = layer.lattice.inFrameOf(lattice)
             if place is None:
-                raise SceneDataError(_("The voxels of {name} lie on several grids.").format(name=self.name))
+                raise SceneError(_("The voxels of “{name}” lie on several grids.").format(name=self.name))
             if not all(place.shape):
                 continue
             table = np.zeros(max([0, *layer.bits, int(layer.values.max(initial=0))]) + 1, np.uint8)
@@ -155,12 +149,13 @@ def readVolume(node) -> VolumeData:
 
     Raises
     ------
-    SceneDataError
+    SceneError
         If it is empty.
     """
     if node is None or node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
-        name = node.GetName() if node is not None else _("The volume")
-        raise SceneDataError(_("{name} holds no image.").format(name=name), _("Choose a CT."))
+        name = node.GetName() if node is not None else ""
+        raise SceneError(_("“{name}” holds no image.").format(name=name), _("Choose another one."))
+    _refuseTransform(node)
     return VolumeData(node.GetName(), np.array(slicer.util.arrayFromVolume(node)), volumeLattice(node))
 
 
@@ -177,12 +172,21 @@ def readStructures(node, labelSet) -> StructuresData:
 
     Raises
     ------
-    SceneDataError
+    SceneError
         If there is nothing in it that can be used.
     """
+    _refuseTransform(node)
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _fromLabelMap(node, labelSet)
     return _fromSegmentation(node, labelSet)
+
+
+def _refuseTransform(node) -> None:
+    if node.GetParentTransformNode() is not None:
+        raise SceneError(
+            _("“{name}” lies under a transform.").format(name=node.GetName()),
+            _("Harden the transform in the Data module, or take the node out of it."),
+        )
 
 
 def _fromLabelMap(node, labelSet) -> StructuresData:
@@ -190,8 +194,8 @@ def _fromLabelMap(node, labelSet) -> StructuresData:
     values = volume.array
     highest = float(values.max(initial=0))
     if values.min(initial=0) < 0 or highest > len(labelSet) or not np.issubdtype(values.dtype, np.integer):
-        raise SceneDataError(
-            _("{name} is no label map of “{set}”: its highest value is {value:g}.").format(
+        raise SceneError(
+            _("“{name}” is no label map of “{set}”: its highest value is {value:g}.").format(
                 name=node.GetName(), set=labelSet.title, value=highest
             ),
             _("Choose another one, or a segmentation whose segments have the names of the structures."),
@@ -205,28 +209,31 @@ def _fromLabelMap(node, labelSet) -> StructuresData:
 def _fromSegmentation(node, labelSet) -> StructuresData:
     segmentation = node.GetSegmentation()
     if segmentation.GetNumberOfSegments() == 0:
-        raise SceneDataError(_("{name} has no segments.").format(name=node.GetName()), _("Choose another one."))
+        raise SceneError(_("“{name}” has no segments.").format(name=node.GetName()), _("Choose another one."))
     if not segmentation.ContainsRepresentation(LABELMAP):
-        raise SceneDataError(
-            _("{name} holds contours or surfaces, no voxels.").format(name=node.GetName()),
+        raise SceneError(
+            _("“{name}” holds contours or surfaces, no voxels.").format(name=node.GetName()),
             _("Load it by the Import panel, or create its binary labelmap in the module Segmentations."),
         )
     images: dict[int, tuple] = {}
     unknown, keys = [], []
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
-        structure = structureOf(segmentation.GetNthSegmentID(index), segment, labelSet)
+        key = Terminology.structureKey(segmentation.GetNthSegmentID(index), segment, labelSet)
         image = segment.GetRepresentation(LABELMAP)
-        if structure is None:
+        if key is None:
             unknown.append(segment.GetName())
             continue
-        keys.append(structure.key)
+        keys.append(key)
+        structure = labelSet[key]
         address = image.GetAddressAsString("")
         kept = images.setdefault(address, (image, {}))
         kept[1][segment.GetLabelValue()] = kept[1].get(segment.GetLabelValue(), 0) | 1 << (structure.label - 1)
     if not images:
-        raise SceneDataError(
-            _("{name} has no segment that is a structure of “{set}”.").format(name=node.GetName(), set=labelSet.title),
+        raise SceneError(
+            _("“{name}” has no segment that is a structure of “{set}”.").format(
+                name=node.GetName(), set=labelSet.title
+            ),
             _("Its segments need names or codes such as “{example}”.").format(example=labelSet.structures[0].name),
         )
     layers = [Layer(_values(image), _imageLattice(image), bits) for image, bits in images.values()]
@@ -236,34 +243,11 @@ def _fromSegmentation(node, labelSet) -> StructuresData:
         frame = layers[0].lattice
         places = [layer.lattice.inFrameOf(frame) for layer in layers if all(layer.lattice.shape)]
     if None in places:
-        raise SceneDataError(
-            _("The segments of {name} lie on different grids.").format(name=node.GetName()),
+        raise SceneError(
+            _("The segments of “{name}” lie on different grids.").format(name=node.GetName()),
             _("Give all of them the CT's geometry in the module Segment Editor."),
         )
     return StructuresData(node.GetName(), layers, frame.joined(places), unknown, tuple(dict.fromkeys(keys)))
-
-
-def structureOf(identifier: str, segment, labelSet):
-    """Return the structure that a segment is by its id, its code, or its name; None if it is none."""
-    known = {structure.key: structure for structure in labelSet.structures}
-    if identifier in known:
-        return known[identifier]
-    tag = vtk.mutable("")
-    if segment.GetTag("TerminologyEntry", tag):
-        parts = [part.split("^")[:2] for part in str(tag).split("~")]
-        for structure in labelSet.structures:
-            wanted = [[code.scheme, code.value] if code else ["", ""] for code in (structure.type, structure.modifier)]
-            if len(parts) > 3 and parts[2:4] == wanted:
-                return structure
-    name = _plainName(segment.GetName())
-    for structure in labelSet.structures:
-        if name in {_plainName(text) for text in (structure.key, structure.name, structure.tg263)}:
-            return structure
-    return None
-
-
-def _plainName(text: str) -> str:
-    return " ".join(text.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def _referenceLattice(node) -> Lattice | None:
@@ -301,7 +285,7 @@ def writeNrrd(path: Path, array: np.ndarray, lattice: Lattice) -> None:
 
     Raises
     ------
-    SceneDataError
+    SceneError
         If the file cannot be written.
     """
     toLps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lattice.toRas
@@ -319,7 +303,7 @@ def writeNrrd(path: Path, array: np.ndarray, lattice: Lattice) -> None:
             for image in plain:
                 stream.write(image.data)
     except OSError as error:
-        raise SceneDataError(
+        raise SceneError(
             _("{path} cannot be written: {reason}.").format(path=path, reason=error.strerror),
             _("Free some space on the disk of the temporary folder."),
         ) from error
