@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.cohort.splits import PARTS, Part, read_split
 from LungSegmentationLib.errors import BadInputError, UsageError
 from LungSegmentationLib.evaluation.case_scores import CaseScores, Outcome
 from LungSegmentationLib.evaluation.evaluate import Evaluation, evaluate_pairs
@@ -29,7 +32,10 @@ from LungSegmentationLib.labels import LabelSet, load_label_set
 from LungSegmentationLib.storage import safe_name
 from LungSegmentationLib.structures import StructureMap
 
-__all__ = ["assess", "assess_files"]
+if TYPE_CHECKING:
+    from LungSegmentationLib.inference.options import PredictionOptions
+
+__all__ = ["assess", "assess_files", "assess_model"]
 
 MESHED = ("worst", "all", "none")
 SHOWN_CASES = 12
@@ -59,6 +65,69 @@ def assess_files(
     alone += [(name, "there is no prediction for this reference") for name in pairing.without_prediction]
     title = f"{prediction.name} against {reference.name}"
     return assess(pairing.pairs, out, reporter, label_set=label_set, keys=keys, alone=alone, meshes=meshes, title=title)
+
+
+def assess_model(
+    models: Sequence[Path],
+    cohort: Path,
+    out: Path,
+    reporter: Reporter | None = None,
+    *,
+    split: Part = "test",
+    options: PredictionOptions | None = None,
+    meshes: str = "worst",
+) -> Evaluation:
+    """Segment the cases of one part of a cohort's split and evaluate that.
+
+    The predictions stay in ``<out>/predictions``; those of the same models, options and CTs are not made again.
+
+    Parameters
+    ----------
+    models
+        A model file, or several that are averaged.
+    cohort, split
+        The cohort, and which part of its split.
+    out
+        The folder.
+    reporter
+        Hears progress, warnings and results.
+    options
+        How the cases are segmented.
+    meshes
+        As in :func:`assess`.
+
+    Raises
+    ------
+    BadInputError
+        If model or cohort cannot be used, or nothing could be scored.
+    """
+    from LungSegmentationLib.inference.command import predict_command
+    from LungSegmentationLib.networks.model_file import read_card
+
+    reporter = reporter or SilentReporter()
+    if split not in PARTS:
+        raise UsageError(f"“{split}” is no part of a split.", f"Choose one of: {', '.join(PARTS)}.")
+    paths = CohortPaths(cohort)
+    paths.require()
+    names = read_split(paths, split)
+    if not names:
+        raise BadInputError(f"The part {split} of the split of {cohort} is empty.", "Choose another part.")
+    label_set = read_card(models[0]).label_set
+    learned = read_card(models[0]).structures
+    predictions = out / "predictions"
+    try:
+        predict_command(models, cohort, predictions, options, only=names, existing="keep", reporter=reporter)
+    except BadInputError as error:
+        # What could be segmented is evaluated all the same; the report names the others.
+        if not any((predictions / name).is_dir() for name in names):
+            raise
+        reporter.warning(str(error))
+    pairing = find_pairs(predictions, cohort, label_set)
+    pairs = [pair for pair in pairing.pairs if pair.case in names]
+    found = {pair.case for pair in pairs}
+    alone = [(name, "it could not be segmented") for name in names if name not in found]
+    title = f"{' + '.join(model.name for model in models)} on {split} of {cohort.resolve().name}"
+    return assess(pairs, out, reporter, label_set=label_set, keys=learned, alone=alone, meshes=meshes, title=title)
 
 
 def assess(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from LungSegmentationLib.cli.application import Events, Verbose, app
+from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.jobs.running import run_command
 
 if TYPE_CHECKING:
+    from LungSegmentationLib.cohort.splits import Part
     from LungSegmentationLib.inference.command import PredictedCase
     from LungSegmentationLib.inference.options import TestTimeAugmentation
     from LungSegmentationLib.jobs.reporter import Reporter
@@ -120,13 +122,23 @@ def _predicted(case: PredictedCase) -> str:
 
 @app.command()
 def evaluate(
-    prediction: Annotated[
-        Path, typer.Option("--prediction", metavar="P", help="Segmentation file, or a folder with one a case.")
-    ],
-    reference: Annotated[
-        Path, typer.Option("--reference", metavar="R", help="Segmentation file, case folder, cohort, or a folder.")
-    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for tables, pictures and report.html.")],
+    prediction: Annotated[
+        Path | None, typer.Option("--prediction", metavar="P", help="Segmentation file, or a folder with one a case.")
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", metavar="R", help="Segmentation file, case folder, cohort, or a folder."),
+    ] = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option("--model", metavar="M", help="In place of a prediction: the model to try; several are averaged."),
+    ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--cohort", metavar="C", help="The cohort that the model is tried on.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Which part of the cohort: test, val, train.")] = "test",
+    device: Annotated[str, typer.Option("--device", help="For the model: auto, cpu, cuda, cuda:1, mps.")] = "auto",
     ct: Annotated[Path | None, typer.Option("--ct", help="CT of a single case, for the pictures.")] = None,
     structures: Annotated[
         str | None,
@@ -147,24 +159,48 @@ def evaluate(
     events: Events = False,
     verbose: Verbose = False,
 ) -> None:
-    """Compare segmentations with a reference: scores, pictures, and a report to read."""
+    """Compare segmentations with a reference, or try a model on a cohort: scores, pictures, and a report to read."""
 
     def work(reporter: Reporter) -> None:
-        from LungSegmentationLib.assessment import assess_files
+        from LungSegmentationLib.assessment import assess_files, assess_model
         from LungSegmentationLib.labels import load_label_set
 
-        chosen = load_label_set(label_set)
-        done = assess_files(
-            prediction,
-            reference,
-            out,
-            reporter,
-            label_set=chosen,
-            keys=structures.split(",") if structures else None,
-            annotated=chosen.keys if annotated == "all" else annotated.split(",") if annotated else None,
-            ct=ct,
-            meshes=surfaces,
-        )
+        if model and cohort is not None and prediction is None and reference is None:
+            if structures or annotated or ct is not None:
+                raise UsageError(
+                    "Structures and CT of a cohort are known.", "Leave --structures, --annotated, --ct out."
+                )
+            from LungSegmentationLib.training.precision import import_torch
+
+            import_torch()
+            from LungSegmentationLib.inference.options import PredictionOptions
+
+            done = assess_model(
+                model,
+                cohort,
+                out,
+                reporter,
+                split=cast("Part", split),
+                options=PredictionOptions(device=device, confidence=False),
+                meshes=surfaces,
+            )
+        elif prediction is not None and reference is not None and not model and cohort is None:
+            chosen = load_label_set(label_set)
+            done = assess_files(
+                prediction,
+                reference,
+                out,
+                reporter,
+                label_set=chosen,
+                keys=structures.split(",") if structures else None,
+                annotated=chosen.keys if annotated == "all" else annotated.split(",") if annotated else None,
+                ct=ct,
+                meshes=surfaces,
+            )
+        else:
+            raise UsageError(
+                "It is not clear what to evaluate.", "Give --prediction and --reference, or --model and --cohort."
+            )
         if not events:
             typer.echo(f"Read {done.files['report'].resolve()}")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -112,6 +112,10 @@ class CaseScores:
         Whether label maps were compared (one structure a voxel), or structures as drawn.
     confusion
         Which structure was taken for which.
+    confidence
+        How sure the network is of each structure that it found, 0–1; empty where nobody said.
+    remarks
+        What was warned of when the prediction was made.
     """
 
     case: str
@@ -119,6 +123,8 @@ class CaseScores:
     not_annotated: tuple[str, ...]
     exclusive: bool
     confusion: Confusion
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def mean_dice(self) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Evaluation:
 def score_loaded(loaded: LoadedCase, label_set: LabelSet, keys: Iterable[str] | None = None) -> CaseScores:
     """Score a case in memory: as drawn where both sides keep overlaps, otherwise as label maps."""
     overlapping = isinstance(loaded.prediction, StructureMap) and isinstance(loaded.reference, StructureMap)
-    return scores_of_case(
+    scores = scores_of_case(
         loaded.case,
         loaded.prediction,
         loaded.reference,
@@ -74,6 +74,7 @@ def score_loaded(loaded: LoadedCase, label_set: LabelSet, keys: Iterable[str] | 
         annotated=loaded.annotated,
         exclusive=not overlapping,
     )
+    return replace(scores, confidence=loaded.confidence, remarks=loaded.remarks)
 
 
 def evaluate_pairs(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ from LungSegmentationLib.cohort.records import CaseRecord, read_record
 from LungSegmentationLib.errors import BadInputError, GeometryError, UsageError
 from LungSegmentationLib.evaluation.case_scores import Segmentation
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.inference.record import PredictionRecord, read_record_of
+from LungSegmentationLib.inference.sources import RECORD_ENDING
 from LungSegmentationLib.labels import LabelSet
 from LungSegmentationLib.structures import Labels, StructureMap
 from LungSegmentationLib.volumes import VOLUME_ENDINGS, read_volume, volume_stem
@@ -45,6 +47,10 @@ class LoadedCase:
         Structures that were drawn in the reference; None if nobody said, then those that it holds.
     ct
         HU (z, y, x) for pictures, None if there is none.
+    confidence
+        How sure the network is of each structure that it found, 0–1, where the prediction's record says so.
+    remarks
+        What the record of the prediction warns of.
     """
 
     case: str
@@ -53,6 +59,8 @@ class LoadedCase:
     grid: Grid
     annotated: tuple[str, ...] | None = None
     ct: NDArray[np.int16] | None = None
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 class Loadable(Protocol):
@@ -108,7 +116,18 @@ class FilePair:
                 f"against {_described(grid)}.",
                 "Write the prediction on the grid of the reference's CT.",
             )
-        return LoadedCase(self.case, prediction, reference, grid, self.annotated, self._read_ct(grid))
+        record = _record_beside(self.prediction)
+        sure = {} if record is None else {key: found.confidence for key, found in record.structures.items()}
+        return LoadedCase(
+            self.case,
+            prediction,
+            reference,
+            grid,
+            self.annotated,
+            self._read_ct(grid),
+            {key: value for key, value in sure.items() if value is not None},
+            () if record is None else record.warnings,
+        )
 
     def _read_ct(self, grid: Grid) -> NDArray[np.int16] | None:
         if self.ct is None:
@@ -149,6 +168,16 @@ def read_segmentation(path: Path, label_set: LabelSet) -> tuple[Segmentation, Gr
         )
     labels: Labels = values.astype(np.uint8, copy=False)
     return (StructureMap(label_set, labels) if is_bits else labels), Grid.of(image)
+
+
+def _record_beside(path: Path) -> PredictionRecord | None:
+    """Return the record of the prediction that a file is part of; None where there is none."""
+    for name in (RECORD_ENDING, f"{volume_stem(path)}.{RECORD_ENDING}"):
+        file = path.parent / name
+        record = read_record_of(file) if file.is_file() else None
+        if record is not None and path.name in record.files.values():
+            return record
+    return None
 
 
 def _described(grid: Grid) -> str:

@@ -50,6 +50,13 @@ _DEFINITIONS = (
         ),
     ),
     (
+        "Confidence",
+        (
+            "Mean probability that the network gave to the voxels of a structure, before anything was mended. It says "
+            "how sure the network is, not how right."
+        ),
+    ),
+    (
         "Not annotated",
         "Nobody drew the structure in this case. That does not mean that it is absent: it is left out, and counted.",
     ),
@@ -197,6 +204,9 @@ def _alarms(evaluation: Evaluation) -> str:
     """Return what did not go as it should, in sentences."""
     said = [f"<b>{escape(case)}</b> could not be evaluated: {escape(reason)}" for case, reason in evaluation.failures]
     said += [f"<b>{escape(case)}</b> was left out: {escape(reason)}." for case, reason in evaluation.alone]
+    said += [
+        f"<b>{escape(case.case)}</b>: {escape(' '.join(case.remarks))}" for case in evaluation.cases if case.remarks
+    ]
     return "".join(f'<p class="notice">{sentence}</p>' for sentence in said)
 
 

@@ -193,7 +193,7 @@ def case_matrix(cases: Sequence[CaseScores], label_set: LabelSet, linked: set[st
 def case_table(case: CaseScores, label_set: LabelSet) -> str:
     """Return all scores of a case, the worst structure first."""
     header = ["Structure"] + [metric.title + (f", {metric.unit}" if metric.unit else "") for metric in METRICS]
-    header += ["Reference, cc", "Prediction, cc", ""]
+    header += ["Reference, cc", "Prediction, cc", *(["Confidence"] if case.confidence else []), ""]
     rows = []
     for score in sorted(case.scores, key=lambda s: 2.0 if s.dice is None else s.dice):
         cells = [
@@ -205,6 +205,9 @@ def case_table(case: CaseScores, label_set: LabelSet) -> str:
         if score.unjudged_cc > 0.01 * score.reference_cc:
             remark = f"{remark} {score.unjudged_cc:.1f} cc lie in predicted structures that nobody drew here".strip()
         volumes = [f"{score.reference_cc:.1f}", f"{score.prediction_cc:.1f}"]
+        if case.confidence:
+            sure = case.confidence.get(score.key)
+            volumes.append("–" if sure is None else f"{sure:.0%}")
         rows.append([named(label_set, score.key), *cells, *volumes, f'<td class="left name below">{remark}</td>'])
     return table(header, rows)
 

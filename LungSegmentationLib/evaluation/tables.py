@@ -26,6 +26,7 @@ def write_results(cases: Iterable[CaseScores], label_set: LabelSet, path: Path) 
     """Write one row a case and structure; an empty cell where a score is not defined."""
     volumes = ["reference_cc", "prediction_cc", "unjudged_cc"]
     header = ["case", "structure", "label", "compared_as", "outcome", *(metric.name for metric in METRICS), *volumes]
+    header.append("confidence")
     rows: list[Sequence[object]] = []
     for case in cases:
         how = "label map" if case.exclusive else "as drawn"
@@ -35,7 +36,8 @@ def write_results(cases: Iterable[CaseScores], label_set: LabelSet, path: Path) 
             if key in scores:
                 score = scores[key]
                 names = [*(metric.name for metric in METRICS), *volumes]
-                rows.append([*start, str(score.outcome), *(_field(score, name) for name in names)])
+                sure = _number(case.confidence.get(key))
+                rows.append([*start, str(score.outcome), *(_field(score, name) for name in names), sure])
             elif key in case.not_annotated:
                 rows.append([*start, NOT_ANNOTATED, *[""] * (len(header) - 5)])
     _write(path, header, rows)

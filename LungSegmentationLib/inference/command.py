@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,6 +127,7 @@ def predict_command(
     formats: Sequence[str] = (),
     structures: Sequence[str] = (),
     existing: Existing = "refuse",
+    only: Collection[str] | None = None,
     reporter: Reporter | None = None,
 ) -> Predictions:
     """Segment every CT of a path and write the results; of each case all files or none.
@@ -148,6 +149,8 @@ def predict_command(
     existing
         What to do where results are: refuse before anything is done; overwrite; or keep those of the same models,
         options, software and CT, whose record says that they are whole.
+    only
+        Names of the cases to segment; by default all.
     reporter
         Hears progress, warnings, and one result a case; may ask to stop: the cases finished by then stay.
 
@@ -172,14 +175,15 @@ def predict_command(
         reporter.warning(warning)
     for note in found.notes:
         reporter.log(note)
-    planned, chosen_formats = plan_outputs(output, found.cases, chosen_formats)
+    cases = found.cases if only is None else _chosen(found.cases, only, source)
+    planned, chosen_formats = plan_outputs(output, cases, chosen_formats)
     kinds = (*chosen_formats, *((CONFIDENCE,) if options.confidence else ()))
     if existing == "refuse":
         _refuse_existing(planned, kinds)
     job = _prepare(models, replace(options, contours="rtstruct" in kinds), structures, kinds, reporter)
     outcomes: list[PredictedCase] = []
     faults: list[tuple[Failure, Exception]] = []
-    for number, (case, files) in enumerate(zip(found.cases, planned, strict=True)):
+    for number, (case, files) in enumerate(zip(cases, planned, strict=True)):
         if len(planned) > 1:
             reporter.progress("cases", number, len(planned), case.name)
         reporter.check_cancelled()
@@ -191,6 +195,15 @@ def predict_command(
     if faults:
         raise _failed(done, faults)
     return done
+
+
+def _chosen(cases: Sequence[InputCase], only: Collection[str], source: Path) -> tuple[InputCase, ...]:
+    chosen = tuple(case for case in cases if case.name in only)
+    missing = sorted(set(only) - {case.name for case in chosen})
+    if missing:
+        more = f" (and {len(missing) - 3} more)" if len(missing) > 3 else ""
+        raise BadInputError(f"{source} has no CT of {', '.join(missing[:3])}{more}.", "Convert these cases again.")
+    return chosen
 
 
 def _stoppable(reporter: Reporter) -> Callable[[int, int], None]:
@@ -251,8 +264,9 @@ def _one_case(
     except LungSegError as error:
         return _not_done(case, error, job, faults)
     before = read_record_of(files.folder / files.record)
+    stale: tuple[str, ...] = ()
     if before is not None and not before.is_of(job.key, fingerprint):
-        _tell_others(before, case, files, job)
+        stale = _tell_others(before, case, files, job)
         before = None
     if existing == "keep" and before is not None and _is_whole(before, files, job):
         reporter.log(f"{case.name}: kept, as nothing has changed")
@@ -280,7 +294,7 @@ def _one_case(
             written = {**kept, **written}
         record = _record(prediction, loaded, case, job, fingerprint, written)
         write_record_of(record, staged / files.record)
-        put_in_place(staged, files)
+        put_in_place(staged, files, stale)
     outcome = PredictedCase(case.name, "predicted", _paths(files, record), record)
     reporter.result(outcome.files, outcome.summary())
     return outcome
@@ -297,19 +311,23 @@ def _not_done(case: InputCase, error: Exception, job: _Job, faults: list[tuple[F
     return PredictedCase(case.name, "failed", reason=failure.reason)
 
 
-def _tell_others(before: PredictionRecord, case: InputCase, files: ResultFiles, job: _Job) -> None:
-    """Tell which files of an earlier prediction will stay beside the new ones, though they are of another kind."""
-    ours = {files.name(kind) for kind in job.kinds}
+def _tell_others(before: PredictionRecord, case: InputCase, files: ResultFiles, job: _Job) -> tuple[str, ...]:
+    """Tell which files of an earlier prediction will stay beside the new ones, and return those that must not."""
+    # An evaluation takes the structure bits before the label map: they would speak for another prediction.
+    stale = tuple(name for kind, name in before.files.items() if kind == STRUCTURES and name == files.structures)
+    ours = {*stale, *(files.name(kind) for kind in job.kinds)}
     others = [name for name in before.files.values() if name not in ours and (files.folder / name).is_file()]
     if others:
         job.reporter.warning(
             f"{', '.join(others)} is of an earlier prediction (another model, CT, version, option) and stays as it is",
             case.name,
         )
+    return stale
 
 
 def _is_whole(record: PredictionRecord, files: ResultFiles, job: _Job) -> bool:
-    return all(record.files.get(kind) == files.name(kind) and files.path(kind).is_file() for kind in job.kinds)
+    kinds = (*job.kinds, *((STRUCTURES,) if STRUCTURES in record.files else ()))
+    return all(record.files.get(kind) == files.name(kind) and files.path(kind).is_file() for kind in kinds)
 
 
 def _paths(files: ResultFiles, record: PredictionRecord) -> dict[str, Path]:
