@@ -1,0 +1,45 @@
+"""What the runtime needs of the machine, and a sentence for a test to skip with where something is missing."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from importlib.util import find_spec
+
+WHEELS = {"slicer_core": "slicer-core", "vtkmodules": "vtk", "PySide6": "PySide6-Essentials"}
+EGL = "libEGL.so.1"
+
+
+def missing() -> str:
+    """Return why the runtime cannot start here, or an empty string."""
+    absent = [package for module, package in WHEELS.items() if find_spec(module) is None]
+    if absent:
+        return (
+            f"the module's test runtime needs {', '.join(absent)}, which the dependency group “module” brings "
+            "where wheels exist: Python 3.11 to 3.13 on Linux x86_64, Windows and macOS arm64"
+        )
+    if sys.platform == "linux" and not _loads(EGL):
+        return (
+            f"Qt and VTK need {EGL} even without a display (Debian: apt install libegl1 libegl-mesa0 libgl1-mesa-dri)"
+        )
+    return ""
+
+
+def prepare_environment() -> None:
+    """Choose windows without a display, before Qt and VTK look."""
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    os.environ.setdefault("QT_LOGGING_RULES", "qt.qpa.*=false")
+    if sys.platform == "linux":
+        os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    # OpenCV sets these to its own Qt, which ends a process that then starts another one.
+    os.environ.pop("QT_QPA_PLATFORM_PLUGIN_PATH", None)
+    os.environ.pop("QT_QPA_FONTDIR", None)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
