@@ -208,10 +208,13 @@ def _check_values(array: NDArray[Any], path: Path) -> tuple[str, ...]:
             f"{path} holds 8-bit values, as a segmentation or a picture does, and no HU.", "Give the CT in HU."
         )
     if array.dtype.kind not in "iuf" or not array.size:
-        return ()  # refused with all others of their kind
+        return ()  # refused with all of their kind, as numbers that are not finite
     lowest, highest, beyond, uneven = np.inf, -np.inf, 0, 0
     for plane in array:
-        lowest, highest = min(lowest, float(plane.min())), max(highest, float(plane.max()))
+        low, high = float(plane.min()), float(plane.max())
+        if not np.isfinite([low, high]).all():
+            return ()
+        lowest, highest = min(lowest, low), max(highest, high)
         beyond += int((plane > np.iinfo(np.int16).max).sum()) if plane.dtype != np.int16 else 0
         uneven += bool(plane.dtype.kind == "f" and (plane != np.rint(plane)).any())
     if highest - lowest <= 2:
@@ -221,8 +224,8 @@ def _check_values(array: NDArray[Any], path: Path) -> tuple[str, ...]:
         )
     if beyond > _BEYOND * array.size:
         raise BadInputError(
-            f"{path} holds no HU: its values go up to {highest:g}, as signed numbers do that were saved as unsigned.",
-            "Save the CT with signed numbers.",
+            f"{path} holds no HU: {beyond} of its values lie above {np.iinfo(np.int16).max}, up to {highest:g}.",
+            "If it was saved with unsigned numbers, save it with signed ones.",
         )
     warnings = []
     if beyond:

@@ -13,6 +13,7 @@ from typing import Final
 
 import psutil
 
+from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
 from LungSegmentationLib.dicom.writers import RESULT_ENDINGS, result_format
 from LungSegmentationLib.errors import StorageError, UsageError
 from LungSegmentationLib.inference.input_cases import InputCase
@@ -107,7 +108,7 @@ def plan_outputs(
     ------
     UsageError
         If a file is given for several cases, its ending contradicts the formats, a DICOM result is asked for where the
-        input is none, or a file of the input would be overwritten.
+        input is none, a file of the input would be overwritten, or the folder belongs to a cohort.
     """
     if not output.is_dir() and _is_file_name(output, formats):
         files, formats = _beside(output, tuple(formats))
@@ -124,6 +125,7 @@ def plan_outputs(
         planned = [_in_folder(output / case.name, formats) for case in cases]
     _refuse_dicom(formats, cases)
     _refuse_inputs(planned, cases)
+    _refuse_cohorts(planned)
     return planned, tuple(formats)
 
 
@@ -182,6 +184,16 @@ def _refuse_inputs(planned: Sequence[ResultFiles], cases: Sequence[InputCase]) -
                 raise UsageError(f"{path} is a file of the input and would be overwritten.", "Choose another output.")
 
 
+def _refuse_cohorts(planned: Sequence[ResultFiles]) -> None:
+    """Refuse the folders of a cohort, where a label map has the name of what physicians drew."""
+    for folder in dict.fromkeys(files.folder for files in planned):
+        if CasePaths(folder).record.is_file() or CohortPaths(folder.parent).cohort.is_file():
+            raise UsageError(
+                f"{folder} belongs to a cohort, whose files a prediction must not replace.",
+                "Choose a folder outside of the cohort.",
+            )
+
+
 @contextmanager
 def staging(files: ResultFiles) -> Iterator[Path]:
     """Make the folder of the results, and give a hidden folder in it to write to; it vanishes at the end.
@@ -215,11 +227,21 @@ def staging(files: ResultFiles) -> Iterator[Path]:
                 files.folder.rmdir()  # only where nothing came into it
 
 
-def put_in_place(staged: Path, files: ResultFiles) -> None:
-    """Move what was written to its place. The record goes first and comes last: where it stands, all is whole."""
-    record = files.folder / files.record
-    with storage_errors(record):
-        record.unlink(missing_ok=True)
+def put_in_place(staged: Path, files: ResultFiles, stale: Sequence[str] = ()) -> None:
+    """Move what was written to its place. The record goes first and comes last: where it stands, all is whole.
+
+    Parameters
+    ----------
+    staged
+        Folder of :func:`staging`; all files in it are moved.
+    files
+        Where to.
+    stale
+        Names of files of an earlier prediction that must not stay beside the new ones.
+    """
+    for name in (*stale, files.record):
+        with storage_errors(files.folder / name):
+            (files.folder / name).unlink(missing_ok=True)
     for file in sorted(staged.iterdir(), key=lambda file: file.name == files.record):
         target = files.folder / file.name
         with storage_errors(target):
