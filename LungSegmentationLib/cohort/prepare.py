@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from LungSegmentationLib.cohort.batch import Failure, remove_leftovers, side_by_side
 from LungSegmentationLib.cohort.cache import CachedCase, CacheRecord, read_cache_record
 from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
+from LungSegmentationLib.cohort.readers import replacing_slices
 from LungSegmentationLib.cohort.records import CaseRecord, CohortRecord, SplitSettings, read_record, write_record
 from LungSegmentationLib.cohort.resampling import FieldOfView, InPlaneMapping, LabelResampling
 from LungSegmentationLib.cohort.slicing import SliceSettings, make_slices, write_slices
@@ -31,7 +33,7 @@ from LungSegmentationLib.cohort.splits import (
 from LungSegmentationLib.cohort.weights import class_weights, write_class_weights
 from LungSegmentationLib.errors import BadInputError, LungSegError, StorageError, UsageError
 from LungSegmentationLib.jobs.events import Reporter, SilentReporter
-from LungSegmentationLib.jobs.lock import LockedError, RunLock, living_holder
+from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.labels import LabelSet, label_set_from_dict
 from LungSegmentationLib.storage import storage_errors
 
@@ -178,7 +180,8 @@ def prepare(cohort: Path, options: PreparationOptions | None = None, reporter: R
     reporter = reporter or SilentReporter()
     paths = CohortPaths(cohort)
     paths.require()
-    with RunLock(paths.root, doing="is being prepared", cure="Wait until it is done, or stop it."):
+    with ExitStack() as stack:
+        stack.enter_context(RunLock(paths.root, doing="is being prepared", cure="Wait until it is done, or stop it."))
         remove_leftovers(paths.root, paths.cache)
         known = read_record(CohortRecord, paths.cohort)
         label_set = label_set_from_dict(known.label_set, paths.cohort)
@@ -190,8 +193,7 @@ def prepare(cohort: Path, options: PreparationOptions | None = None, reporter: R
         total = len(outcomes) + len(todo)
         kept = {outcome.case for outcome in outcomes if outcome.state == "kept"}
         replaced = [name for name in paths.cached_names() if name not in kept]
-        if replaced:
-            _refuse_while_trained(paths, replaced)
+        stack.enter_context(replacing_slices(paths, replaced))
         _report_settings(known, settings, len(set(replaced) & {work.case.case for work in todo}), reporter)
         splitting = _splitting(options, known, before, reporter)
         need = _check_room(paths, todo, reporter)
@@ -220,20 +222,6 @@ def prepare(cohort: Path, options: PreparationOptions | None = None, reporter: R
         weights = class_weights((record for record in records if record.case in learned), label_set)
         write_class_weights(paths, weights)
     return Preparation(paths, tuple(outcomes), split)
-
-
-def _refuse_while_trained(paths: CohortPaths, replaced: Sequence[str]) -> None:
-    """Refuse to touch slices that a training has open: it would learn from old and new ones in turn, or fail."""
-    for folder in sorted(paths.runs.iterdir()) if paths.runs.is_dir() else ():
-        holder = living_holder(folder) if folder.is_dir() else None
-        if holder is not None:
-            where = "" if holder.is_here else f" on the computer {holder.host}"
-            raise LockedError(
-                f"The run {folder.name} is being trained by process {holder.pid}{where} since {holder.since}, and "
-                f"{len(replaced)} cached case(s) that it may read would be made anew or removed, the first: "
-                f"{replaced[0]}.",
-                "Wait until it is done, or stop it. Nothing was changed.",
-            )
 
 
 def _report_settings(before: CohortRecord, settings: SliceSettings, anew: int, reporter: Reporter) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from LungSegmentationLib.cohort.cache import open_split, refuse_flat
 from LungSegmentationLib.cohort.paths import CohortPaths, RunPaths
+from LungSegmentationLib.cohort.readers import wait_for_slices
 from LungSegmentationLib.cohort.records import CohortRecord, read_record
 from LungSegmentationLib.cohort.splits import read_split
 from LungSegmentationLib.cohort.weights import current_class_weights
@@ -165,8 +166,11 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         if processes.first:
             run.folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(run.folder, force=force, nested=True))
+            wait_for_slices(plan.cohort, force=force)
             remove_partial_files(run)
             write_json(run.config, config.model_dump(mode="json"))
+        # None opens a slice before the first one has found that nobody replaces them.
+        processes.largest(0)
         reporter.log(device.statement)
         if plan.note:
             reporter.warning(plan.note)
