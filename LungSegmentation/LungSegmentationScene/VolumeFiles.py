@@ -100,6 +100,9 @@ class StructuresData:
         Names of segments that are no structure of the label set; they are left out.
     keys
         Structures that have a segment, or, of a label map, voxels.
+    named
+        Whether ``keys`` says all that was looked for: an empty segment is told apart from none. A label map knows all
+        structures.
     """
 
     name: str
@@ -107,6 +110,7 @@ class StructuresData:
     lattice: Lattice
     unknown: list[str] = field(default_factory=list)
     keys: tuple[str, ...] = ()
+    named: bool = True
 
     def bitField(self, lattice: Lattice) -> np.ndarray:
         """Return uint8 (z, y, x) on a lattice of the same frame, bit ``label − 1`` for each structure."""
@@ -203,7 +207,7 @@ def _fromLabelMap(node, labelSet) -> StructuresData:
     bits = {structure.label: 1 << (structure.label - 1) for structure in labelSet.structures}
     found = np.bincount(values.ravel(), minlength=len(labelSet) + 1)
     keys = tuple(structure.key for structure in labelSet.structures if found[structure.label])
-    return StructuresData(node.GetName(), [Layer(values, volume.lattice, bits)], volume.lattice, keys=keys)
+    return StructuresData(node.GetName(), [Layer(values, volume.lattice, bits)], volume.lattice, keys=keys, named=False)
 
 
 def _fromSegmentation(node, labelSet) -> StructuresData:
