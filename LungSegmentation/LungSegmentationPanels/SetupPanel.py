@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
-
 from LungSegmentationScene import Environment, Setup
 from LungSegmentationScene.Installer import Installation, explainFailure, restartReason, stepsFor
 from slicer.i18n import tr as _
@@ -18,8 +16,10 @@ class SetupPanel(Panel):
     ----------
     report
         What the last check found; None before the first.
-    startProbe, stepsFor
-        How a Python is asked and what an installation does: tests put their own in place.
+    checksWhenEntered
+        Whether the first opening of the module begins a check.
+    startProbe, stepsFor, isOnline
+        How a Python is asked, what an installation does, whether the network is there: tests put their own in place.
     """
 
     name = "Setup"
@@ -27,6 +27,7 @@ class SetupPanel(Panel):
     def setup(self) -> None:
         """Nothing is looked at before the module is opened."""
         self.report: Setup.PythonReport | None = None
+        self.checksWhenEntered = not Environment.isTesting()
         self.startProbe = Setup.startProbe
         self.stepsFor = stepsFor
         self.isOnline = None
@@ -46,7 +47,7 @@ class SetupPanel(Panel):
     def enter(self) -> None:
         """Check when the module is opened for the first time; tests of the application check by themselves."""
         super().enter()
-        if self.report is None and self._probe is None and not Environment.isTesting():
+        if self.checksWhenEntered and self.report is None and self._probe is None:
             self.check()
 
     @property
@@ -106,9 +107,8 @@ class SetupPanel(Panel):
         self.ui.setupStatusLabel.text = text
         warn = bad and not (self.isChecking or self.isInstalling)
         self.ui.setupStatusLabel.styleSheet = f"color: {errorColor(self.widget)}" if warn else ""
-        self.ui.setupDetailsLabel.text = _table(Setup.detailLines(report)) if report is not None else ""
-        self.ui.setupDetailsLabel.visible = bool(self.ui.setupDetailsLabel.text)
         missing = report.toInstall if report is not None else ()
+        self._showInfo(report)
         self.ui.setupInstallButton.visible = bool(missing)
         if missing:
             word = _("Repair") if report.broken else _("Install")
@@ -171,10 +171,24 @@ class SetupPanel(Panel):
     def _showDetails(self, shown: bool) -> None:
         self.ui.setupDetails.visible = shown
 
+    def _showInfo(self, report: Setup.PythonReport | None) -> None:
+        known = report or Setup.PythonReport(None)
+        memory = _(", {gb:.1f} GB").format(gb=known.memoryMb / 1024) if known.memoryMb else ""
+        python = f"{known.version} ({breakable(known.executable)})" if known.version else ""
+        missing = ", ".join(requirement.name for requirement in known.toInstall)
+        for name, text in (
+            ("Device", f"{known.device} ({known.deviceName}{memory})" if known.device else ""),
+            ("Torch", known.torchBuild),
+            ("Python", python),
+            ("Missing", missing),
+        ):
+            label = getattr(self.ui, f"setup{name}InfoLabel")
+            label.text = text or "–"
+            shown = bool(text) or name != "Missing"
+            label.visible = shown
+            getattr(self.ui, f"setup{name}InfoTitleLabel").visible = shown
 
-def _table(lines: list[tuple[str, str]]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(name)}:&nbsp;</td><td>{escape(value).replace('/', '/&#8203;')}</td></tr>"
-        for name, value in lines
-    )
-    return f"<table>{rows}</table>"
+
+def breakable(path: str) -> str:
+    """Return a path that may be broken into lines after its separators."""
+    return path.replace("/", "/\u200b").replace("\\", "\\\u200b")

@@ -256,17 +256,6 @@ def deviceTitle(report: PythonReport) -> str:
     return report.deviceName or report.device
 
 
-def detailLines(report: PythonReport) -> list[tuple[str, str]]:
-    """Return what is known of a Python as pairs of name and value."""
-    lines = [(_("Python"), f"{report.version} – {report.executable}" if report.version else "–")]
-    if report.torchBuild:
-        lines.append((_("PyTorch"), report.torchBuild))
-    if report.device:
-        memory = _(", {gb:.1f} GB").format(gb=report.memoryMb / 1024) if report.memoryMb else ""
-        lines.append((_("Device"), f"{report.device} ({report.deviceName}{memory})"))
-    return lines
-
-
 def shortened(text: str, limit: int = 90) -> str:
     """Return a list of names that is not too long to read."""
     if len(text) <= limit:

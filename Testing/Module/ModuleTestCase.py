@@ -1,0 +1,257 @@
+"""Base of the module's tests: the same cases run in Slicer and, without it, over the test runtime in Testing/Runtime.
+
+A test file begins with ``from ModuleTestCase import ModuleTestCase``; importing this module starts the runtime where
+there is no Slicer (and skips the file where it cannot start), so that ``slicer``, ``qt`` and ``ctk`` can be imported
+after it. Cases are unittest cases with camelCase helpers:
+
+- ``self.widget``, ``self.logic``: the module's widget (its column is open) and logic, with an empty scene;
+- ``self.panel("Import")`` opens a panel and returns it; ``self.find("importFolderPathLineEdit")`` finds a widget by its
+  object name, ``self.click(…)`` presses a button as a user could: never one that is hidden or disabled;
+- ``self.waitUntil(condition)`` lets the window live until something holds;
+- ``with self.blocking() as gaps`` measures how long the event loop stood still (``gaps.longestMs``);
+- ``self.photograph("import-filled")`` takes pictures at 400 and 700 pixels, kept where ``LUNGSEG_SCREENSHOTS`` says;
+- ``self.folder`` is a temporary folder with a difficult name; ``self.phantom()`` makes DICOM patients, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTHS = (400, 700)
+COLUMN_HEIGHT = 800
+
+
+def inSlicer() -> bool:
+    """Whether this runs in the application."""
+    slicer = sys.modules.get("slicer")
+    return hasattr(slicer, "app") and "Runtime" not in sys.modules
+
+
+def startRuntime() -> None:
+    """Put ``slicer``, ``qt`` and ``ctk`` in place where this is not the application."""
+    if inSlicer():
+        return
+    if str(ROOT / "Testing") not in sys.path:
+        sys.path.insert(0, str(ROOT / "Testing"))
+    import Runtime
+
+    if Runtime.missing():
+        raise unittest.SkipTest(Runtime.missing())
+    Runtime.start()
+
+
+startRuntime()
+
+import qt  # noqa: E402 - there only now
+import slicer  # noqa: E402
+
+
+def loadModule() -> None:
+    """Load the module from the source tree where it is not loaded yet."""
+    if hasattr(slicer.modules, "lungsegmentation"):
+        return
+    path = ROOT / "LungSegmentation" / "LungSegmentation.py"
+    if not inSlicer():
+        import Runtime
+
+        Runtime.start().load_module()
+        return
+    manager = slicer.app.moduleManager().factoryManager()
+    manager.registerModule(qt.QFileInfo(str(path)))
+    manager.loadModules(["LungSegmentation"])
+
+
+class Gaps:
+    """How long the event loop stood still.
+
+    Attributes
+    ----------
+    longestMs
+        The longest time between two turns of a timer of 5 ms.
+    """
+
+    def __init__(self) -> None:
+        self.longestMs = 0.0
+        self._last = time.perf_counter()
+        self._timer = qt.QTimer()
+        self._timer.setInterval(5)
+        self._timer.connect("timeout()", self._tick)
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._last = time.perf_counter()
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Measure no more."""
+        self._tick()
+        self._timer.stop()
+
+    def _tick(self) -> None:
+        now = time.perf_counter()
+        self.longestMs = max(self.longestMs, 1000 * (now - self._last))
+        self._last = now
+
+
+class ModuleTestCase(unittest.TestCase):
+    """A case with the module loaded and an empty scene; see the text at the top of this file."""
+
+    _phantoms: tempfile.TemporaryDirectory | None = None
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        loadModule()
+
+    def setUp(self) -> None:
+        super().setUp()
+        slicer.mrmlScene.Clear(False)
+        self._temporary = tempfile.TemporaryDirectory(prefix="Lunge é 肺 ", ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        self.widget = slicer.util.getModuleWidget("LungSegmentation")
+        self.logic = self.widget.logic
+        self._settings = {key: qt.QSettings().value(key) for key in self.settingsKeys()}
+        if not inSlicer():
+            import Runtime
+
+            Runtime.start().errors.clear()
+        # A check imports PyTorch in a child process; tests of the set-up strip ask for it themselves.
+        self.widget.accordion.setupPanel.checksWhenEntered = False
+        self.widget.enter()
+
+    def tearDown(self) -> None:
+        from LungSegmentationScene import Background, ChildProcess, Jobs
+
+        for job in Jobs.runningJobs():
+            job.cancel()
+        Background.finishPending()
+        self.waitUntil(lambda: not Jobs.runningJobs(), message="a job did not end")
+        ChildProcess.endAll()
+        self.widget.exit()
+        for section in self.widget.accordion.sections.values():
+            section.collapsed = True
+        slicer.mrmlScene.Clear(False)
+        for key, value in self._settings.items():
+            if value is None:
+                qt.QSettings().remove(key)
+            else:
+                qt.QSettings().setValue(key, value)
+        self._temporary.cleanup()
+        if not inSlicer():
+            import Runtime
+
+            self.assertEqual(Runtime.start().errors, [], "slots or observers raised errors")
+        super().tearDown()
+
+    @staticmethod
+    def settingsKeys() -> list[str]:
+        """Return the keys of our settings, which every test leaves as they were."""
+        from LungSegmentationScene import Environment
+
+        return [Environment.PYTHON_SETTING]
+
+    # What a user does
+
+    def panel(self, name: str):
+        """Open a panel and return it."""
+        panel = self.widget.accordion.open(name)
+        self.assertIsNotNone(panel, f"the panel {name} could not be made")
+        self.processEvents()
+        return panel
+
+    def find(self, objectName: str):
+        """Return the only widget of this name in the module."""
+        found = slicer.util.findChildren(self.widget.parent, objectName)
+        self.assertEqual(len(found), 1, f"{len(found)} widgets are named {objectName}")
+        return found[0]
+
+    def click(self, button) -> None:
+        """Press a button, given by itself or by its object name; it must be one that a user can press."""
+        button = self.find(button) if isinstance(button, str) else button
+        self.assertTrue(button.enabled, f"{button.objectName} is disabled: {button.toolTip}")
+        self.assertFalse(button.isHidden(), f"{button.objectName} is hidden")
+        button.click()
+        self.processEvents()
+
+    # How time passes
+
+    @staticmethod
+    def processEvents() -> None:
+        """Let the window do what waits to be done."""
+        slicer.app.processEvents()
+
+    def waitUntil(self, condition: Callable[[], object], timeoutS: float = 60.0, message: str = "") -> None:
+        """Let the window live until a condition holds; fail after a generous time."""
+        deadline = time.monotonic() + timeoutS
+        while not condition():
+            slicer.app.processEvents()
+            time.sleep(0.002)
+            if time.monotonic() > deadline:
+                self.fail(message or f"waited {timeoutS:.0f} s in vain")
+
+    @contextlib.contextmanager
+    def blocking(self) -> Iterator[Gaps]:
+        """Measure how long the event loop stands still; inside, let the window live by :meth:`waitUntil`."""
+        gaps = Gaps()
+        gaps.start()
+        try:
+            yield gaps
+        finally:
+            gaps.stop()
+
+    # What is seen
+
+    def photograph(self, name: str, widget=None) -> list[Path]:
+        """Take pictures of the module's column (or another widget) at the widths that columns have.
+
+        Returns
+        -------
+        list of Path
+            PNG files, in the folder that ``LUNGSEG_SCREENSHOTS`` names, else in the temporary one.
+        """
+        folder = Path(os.environ.get("LUNGSEG_SCREENSHOTS") or self.folder / "screenshots")
+        folder.mkdir(parents=True, exist_ok=True)
+        widget = widget or self.widget.accordion.widget
+        files = []
+        for width in WIDTHS:
+            file = folder / f"{name}-{width}.png"
+            if inSlicer():
+                self.widget.parent.resize(width, COLUMN_HEIGHT)
+                self.processEvents()
+                widget.grab().save(str(file))
+            else:
+                import Runtime
+
+                Runtime.start().grab(widget, file, width=width)
+            files.append(file)
+        return files
+
+    # What tests work on
+
+    @classmethod
+    def phantom(cls) -> Path:
+        """Return a folder with two synthetic DICOM patients, 256 pixels wide and 24 slices high; made once."""
+        if ModuleTestCase._phantoms is None:
+            ModuleTestCase._phantoms = tempfile.TemporaryDirectory(prefix="phantoms ", ignore_cleanup_errors=True)
+            out = ModuleTestCase._phantoms.name
+            command = [jobPython(), "-m", "LungSegmentationLib", "phantom", out]
+            command += ["--patients", "2", "--seed", "7", "--size", "256", "--slices", "24"]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+            subprocess.run(command, check=True, capture_output=True, env=environment, timeout=300)
+        return Path(ModuleTestCase._phantoms.name) / "dicom"
+
+
+def jobPython() -> str:
+    """Return the Python of the jobs: the chosen one, else the one that runs the tests."""
+    from LungSegmentationScene import Environment
+
+    return str(Environment.chosenPython() or Environment.ownPython())
