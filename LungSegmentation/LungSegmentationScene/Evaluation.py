@@ -202,8 +202,11 @@ def readSides(segmentationNode, referenceNode, labelSet) -> Sides:
 def leftOut(sides: Sides, labelSet) -> list[str]:
     """Return sentences on what is not compared."""
     told = []
-    for data, other in ((sides.first, sides.second), (sides.second, sides.first)):
-        alone = [labelSet[key].name for key in data.keys if key not in other.keys and other.named]
+    for data, other, names in (
+        (sides.first, sides.second, True),
+        (sides.second, sides.first, sides.first.named),
+    ):
+        alone = [labelSet[key].name for key in data.keys if names and key not in other.keys]
         if alone:
             told.append(_("Only in “{name}”: {names}.").format(name=data.name, names=", ".join(alone)))
         if data.unknown:

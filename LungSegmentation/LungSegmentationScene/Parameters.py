@@ -52,6 +52,7 @@ class LungSegmentationParameters:
     trainingOverlap: str = "exclusive"
     trainingAugmentation: str = "default"
     trainingSettings: str = ""
+    trainingSliceSize: str = ""
 
     inferenceVolume: vtkMRMLScalarVolumeNode
     inferenceSegmentation: vtkMRMLSegmentationNode
