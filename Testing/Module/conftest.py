@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-
-from Testing.Runtime import missing, start
+from Runtime import missing, start
 
 if TYPE_CHECKING:
-    from Testing.Runtime.session import Runtime
+    from Runtime.session import Runtime
 
 
 @pytest.fixture(scope="session")

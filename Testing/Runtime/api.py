@@ -1,7 +1,7 @@
 """The names that a real Slicer 5.8 offers, so that the runtime offers no others.
 
 ``slicer_api.json`` holds, for each class that the runtime models, its properties, signals, methods and constants.
-``python -m Testing.Runtime.api INTROSPECTION.json`` writes it from what was read off a running Slicer.
+``python Testing/Runtime/api.py INTROSPECTION.json`` writes it from what was read off a running Slicer.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ RESERVED = {"exec": "exec_", "raise": "raise_", "print": "print_", "del": "del_"
 
 MODELED = {
     "qt": """
-        QObject QWidget QPushButton QToolButton QLabel QLineEdit QComboBox QSpinBox QDoubleSpinBox QCheckBox QRadioButton
-        QProgressBar QTableWidget QTableWidgetItem QTreeWidget QTreeWidgetItem QListWidget QPlainTextEdit QTextBrowser
-        QSlider QTabWidget QGroupBox QFrame QStackedWidget QProcess QTimer QFileDialog QMessageBox QSettings
-        QFileSystemWatcher QAction QMenu QDialog QDialogButtonBox QHeaderView QButtonGroup QScrollArea QFormLayout
-        QGridLayout QHBoxLayout QVBoxLayout QDesktopServices QUrl QIcon QPixmap QColor QFont QStandardPaths QElapsedTimer
-        QProcessEnvironment QAbstractItemView QSizePolicy QPalette QSplitter
+        QObject QWidget QPushButton QToolButton QLabel QLineEdit QComboBox QSpinBox QDoubleSpinBox QCheckBox
+        QRadioButton QProgressBar QTableWidget QTableWidgetItem QTreeWidget QTreeWidgetItem QListWidget QPlainTextEdit
+        QTextBrowser QSlider QTabWidget QGroupBox QFrame QStackedWidget QProcess QTimer QFileDialog QMessageBox
+        QSettings QFileSystemWatcher QAction QMenu QDialog QDialogButtonBox QHeaderView QButtonGroup QScrollArea
+        QFormLayout QGridLayout QHBoxLayout QVBoxLayout QDesktopServices QUrl QIcon QPixmap QColor QFont QStandardPaths
+        QElapsedTimer QProcessEnvironment QAbstractItemView QSizePolicy QPalette QSplitter
     """,
     "ctk": """
         ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkDirectoryButton ctkSliderWidget ctkDoubleSpinBox
@@ -38,6 +38,11 @@ MODELED = {
         qSlicerScriptedLoadableModuleWidget
     """,
 }
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text."""
+    return text.split()
 
 
 @cache

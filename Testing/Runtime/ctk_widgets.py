@@ -148,7 +148,7 @@ class ctkPathLineEdit(PathWidget):
         super().__init__(parent)
         self._valid = True
         self._combo_box.editTextChanged.connect(self._follow_text)
-        self._button.clicked.connect(lambda: self.browse())
+        self._button.connect("clicked()", self.browse)
 
     filters = stored(int, "filters", AllDirs | NoDot | NoDotDot | Readable)
     nameFilters = stored("QStringList", "nameFilters", [])
@@ -230,7 +230,7 @@ class ctkDirectoryButton(QtWidgets.QWidget):
         super().__init__(parent)
         self._directory = str(Path.cwd())
         self._button = QtWidgets.QPushButton(self._directory, self)
-        self._button.clicked.connect(lambda: self.browse())
+        self._button.connect("clicked()", self.browse)
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._button)

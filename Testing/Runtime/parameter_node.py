@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 import slicer
 
-from . import parameter_widgets
-
 
 @dataclass(frozen=True)
 class Default:
@@ -152,8 +150,8 @@ def parameterNodeWrapper(cls: type) -> type:
         name: Parameter(name, annotation, getattr(cls, name, None))
         for name, annotation in typing.get_type_hints(cls, include_extras=True).items()
     }
-    for name in parameters:
-        setattr(cls, name, _attribute(parameters[name]))
+    for name, parameter in parameters.items():
+        setattr(cls, name, _attribute(parameter))
     cls._parameters = parameters
     for name, function in _METHODS.items():
         setattr(cls, name, function)
@@ -172,7 +170,6 @@ def _attribute(parameter: Parameter) -> property:
 
 def _init(self: Any, parameterNode: Any) -> None:
     object.__setattr__(self, "parameterNode", parameterNode)
-    object.__setattr__(self, "_connections", {})
     with slicer.util.NodeModify(parameterNode):
         for parameter in self._parameters.values():
             if parameter.default is not None and not parameter.is_in(parameterNode):
@@ -183,18 +180,6 @@ def _set(self: Any, name: str, value: Any) -> None:
     if name not in self._parameters:
         raise AttributeError(f"{type(self).__name__} has no parameter {name}")
     object.__setattr__(self, name, value)
-
-
-def _connect_gui(self: Any, gui: Any) -> int:
-    connection = parameter_widgets.Connection(self, gui)
-    tag = self.parameterNode.AddObserver("ModifiedEvent", lambda *_: connection.show())
-    self._connections[tag] = connection
-    return tag
-
-
-def _disconnect_gui(self: Any, tag: int) -> None:
-    self.parameterNode.RemoveObserver(tag)
-    self._connections.pop(tag).close()
 
 
 def _default(self: Any, name: str) -> Default:
@@ -211,8 +196,6 @@ def _on_node(name: str) -> Callable[..., Any]:
 _METHODS: dict[str, Any] = {
     "__init__": _init,
     "__setattr__": _set,
-    "connectGui": _connect_gui,
-    "disconnectGui": _disconnect_gui,
     "default": _default,
     **{name: _on_node(name) for name in ("AddObserver", "RemoveObserver", "StartModify", "EndModify", "Modified")},
 }

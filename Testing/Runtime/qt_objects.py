@@ -1,4 +1,4 @@
-"""Gives PySide6's classes the manners of PythonQt: properties are attributes, and names that Slicer lacks are absent."""
+"""Gives PySide6's classes the manners of PythonQt: properties are attributes, and what Slicer lacks is absent."""
 
 from __future__ import annotations
 
@@ -13,37 +13,13 @@ from . import api, qt_signals
 
 # C++ calls these through the Python object, so their look-up must never fail or answer with a value.
 VIRTUAL = frozenset(
-    [
-        "sizeHint",
-        "minimumSizeHint",
-        "connectNotify",
-        "disconnectNotify",
-        "closeEditor",
-        "commitData",
-        "currentChanged",
-        "dataChanged",
-        "editorDestroyed",
-        "initViewItemOption",
-        "itemDelegateForIndex",
-        "rowsAboutToBeRemoved",
-        "rowsInserted",
-        "selectionChanged",
-        "updateEditorData",
-        "updateEditorGeometries",
-        "updateGeometries",
-        "verticalScrollbarAction",
-        "verticalScrollbarValueChanged",
-        "horizontalScrollbarAction",
-        "horizontalScrollbarValueChanged",
-        "initStyleOptionForIndex",
-        "sectionsInserted",
-        "skipData",
-        "sectionsAboutToBeRemoved",
-        "staticMetaObject",
-        "heightForWidth",
-        "hasHeightForWidth",
-        "menuInAction",
-    ]
+    api.words("""
+    closeEditor commitData connectNotify currentChanged dataChanged disconnectNotify editorDestroyed hasHeightForWidth
+    heightForWidth horizontalScrollbarAction horizontalScrollbarValueChanged initStyleOptionForIndex initViewItemOption
+    itemDelegateForIndex menuInAction minimumSizeHint rowsAboutToBeRemoved rowsInserted sectionsAboutToBeRemoved
+    sectionsInserted selectionChanged sizeHint skipData staticMetaObject updateEditorData updateEditorGeometries
+    updateGeometries verticalScrollbarAction verticalScrollbarValueChanged
+    """)
 )
 VIRTUAL_OF_LAYOUTS = frozenset({"minimumSize", "maximumSize", "spacing", "setSpacing", "geometry", "sizeConstraint"})
 # Shiboken reaches for them itself.

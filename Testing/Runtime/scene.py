@@ -8,6 +8,8 @@ from typing import Any
 import slicer
 import vtk
 
+from . import terminologies
+
 # In this order: volumes need colors, segmentations need terminologies.
 LOGICS = {
     "Colors": "vtkMRMLColorLogic",
@@ -67,6 +69,7 @@ class Session:
         if name == "Terminologies":
             share = self.folder / "share"
             share.mkdir(exist_ok=True)
+            terminologies.write(share)
             logic.SetModuleShareDirectory(str(share))
         logic.SetMRMLScene(self.scene)
         logic.SetMRMLApplicationLogic(self.application_logic)

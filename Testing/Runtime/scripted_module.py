@@ -16,6 +16,8 @@ from slicer.util import VTKObservationMixin  # noqa: F401  modules import it fro
 from .mrml_widgets import qSlicerScriptedLoadableModuleWidget
 from .widget_tools import stored
 
+logger = logging.getLogger(__name__)
+
 
 class qSlicerScriptedLoadableModule(QtCore.QObject):
     """The C++ side of a module written in Python."""
@@ -116,7 +118,8 @@ class ScriptedLoadableModule:
         return _resource(self.moduleName, filename)
 
     def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        return f'<p>For more information see the <a href="{slicer.app.moduleDocumentationUrl(self.moduleName)}">online documentation</a>.</p>'
+        url = slicer.app.moduleDocumentationUrl(self.moduleName)
+        return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
 
 
 class ScriptedLoadableModuleWidget:
@@ -190,7 +193,7 @@ class ScriptedLoadableModuleTest:
         raise NotImplementedError
 
     def delayDisplay(self, message: str, requestedDelay: Any = None, msec: Any = None) -> None:
-        logging.info(message)
+        logger.info(message)
 
 
 def build() -> ModuleType:

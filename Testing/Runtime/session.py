@@ -26,6 +26,8 @@ qt_objects.adapt_all()
 from . import application, ctk_widgets, dialogs, parameter_node, qt_module, scripted_module  # noqa: E402
 from .scene import Session  # noqa: E402
 
+logger = logging.getLogger(__name__)
+
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 
 
@@ -47,6 +49,7 @@ class Runtime:
         self.dialogs = dialogs.Dialogs()
         self.installed: list[Any] = []
         self.errors: list[str] = []
+        QtCore.qInstallMessageHandler(_log_message)
         self._choose_settings()
         self.session = Session(self.folder)
         self.app = application.Application(self.session, self.folder)
@@ -151,7 +154,7 @@ class Runtime:
     def _adapt_utilities(self) -> None:
         util = slicer.util
         util.pip_install = self.installed.append
-        util.delayDisplay = lambda message, autoCloseMsec=1000, parent=None, **_: logging.info(message)
+        util.delayDisplay = lambda message, autoCloseMsec=1000, parent=None, **_: logger.info(message)
         util.__class__ = _KnownUtilities
 
     def _record_errors(self) -> None:
@@ -169,10 +172,16 @@ class _KnownUtilities(ModuleType):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if callable(value) and not name.startswith("_") and f"slicer.util.{name}" not in api.functions():
-            if getattr(value, "__module__", "") == "slicer.util":
-                raise AttributeError(f"slicer.util has no function {name} in Slicer")
+        own = callable(value) and getattr(value, "__module__", "") == "slicer.util"
+        if own and not name.startswith("_") and f"slicer.util.{name}" not in api.functions():
+            raise AttributeError(f"slicer.util has no function {name} in Slicer")
         return value
+
+
+def _log_message(kind: Any, context: Any, text: str) -> None:
+    # Without a display there is no window manager that could be told of sizes.
+    if "propagateSizeHints" not in text:
+        logging.getLogger("qt").warning(text)
 
 
 def _translations() -> ModuleType:

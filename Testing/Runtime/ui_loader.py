@@ -1,9 +1,9 @@
-"""Loads ``.ui`` files with the widgets of CTK and MRML, strictly: what Slicer would pass over in silence raises here."""
+"""Loads ``.ui`` files with the widgets of CTK and MRML, strictly: what Slicer passes over in silence raises here."""
 
 from __future__ import annotations
 
+import xml.etree.ElementTree as ET
 from typing import Any
-from xml.etree import ElementTree
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
@@ -17,7 +17,7 @@ class QUiLoader(QtUiTools.QUiLoader):
 
     Raises
     ------
-    ValueError
+    ValueError, AttributeError
         If the file names a class, a property, a signal or a slot that the runtime does not have.
     """
 
@@ -29,12 +29,12 @@ class QUiLoader(QtUiTools.QUiLoader):
     def load(self, device: Any, parent: Any = None) -> Any:
         if not device.isOpen():
             device.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
-        root = ElementTree.fromstring(bytes(device.readAll().data()))
+        root = ET.fromstring(bytes(device.readAll().data()))
         self._refuse_unknown_classes(root)
         connections = _take_connections(root)
         later = _take_enumerations(root)
         buffer = QtCore.QBuffer()
-        buffer.setData(ElementTree.tostring(root))
+        buffer.setData(ET.tostring(root))
         buffer.open(QtCore.QIODevice.OpenModeFlag.ReadOnly)
         widget = super().load(buffer, parent)
         if widget is None:
@@ -47,14 +47,14 @@ class QUiLoader(QtUiTools.QUiLoader):
             _connect(_child(widget, sender), signal, _child(widget, receiver), slot)
         return widget
 
-    def _refuse_unknown_classes(self, root: ElementTree.Element) -> None:
+    def _refuse_unknown_classes(self, root: ET.Element) -> None:
         known = set(CUSTOM) | set(self.availableWidgets())
         unknown = {element.get("class") for element in root.iter("widget")} - known
         if unknown:
             raise ValueError(f"the runtime does not model {', '.join(sorted(map(str, unknown)))}")
 
 
-def _take_connections(root: ElementTree.Element) -> list[tuple[str, ...]]:
+def _take_connections(root: ET.Element) -> list[tuple[str, ...]]:
     element = root.find("connections")
     if element is None:
         return []
@@ -63,7 +63,7 @@ def _take_connections(root: ElementTree.Element) -> list[tuple[str, ...]]:
     return [tuple(connection.findtext(part, "") for part in parts) for connection in element]
 
 
-def _take_enumerations(root: ElementTree.Element) -> list[tuple[str, str, str]]:
+def _take_enumerations(root: ET.Element) -> list[tuple[str, str, str]]:
     # Qt's loader asks the class for its enumerations, which classes written in Python do not have.
     taken = []
     for widget in root.iter("widget"):
@@ -84,7 +84,7 @@ def _constant(cls: type, text: str) -> int:
     return value
 
 
-def _check_properties(root: ElementTree.Element, top: Any) -> None:
+def _check_properties(root: ET.Element, top: Any) -> None:
     for element in root.iter("widget"):
         widget = _child(top, element.get("name", ""))
         known = widget.metaObject()
@@ -95,10 +95,7 @@ def _check_properties(root: ElementTree.Element, top: Any) -> None:
 
 
 def _connect(sender: Any, signal: str, receiver: Any, slot: str) -> None:
-    name = slot.split("(", maxsplit=1)[0]
-    if not callable(getattr(receiver, name, None)):
-        raise ValueError(f"{receiver.metaObject().className()} has no slot {slot}")
-    qt_signals.connect(sender, signal, getattr(receiver, name))
+    qt_signals.connect(sender, signal, getattr(receiver, slot.split("(", maxsplit=1)[0]))
 
 
 def _child(widget: Any, name: str) -> Any:
