@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,11 +19,10 @@ from LungSegmentationLib.cohort.records import (
     Source,
     StructureRecord,
 )
-from LungSegmentationLib.cohort.selection import roi_infos, volume_key
+from LungSegmentationLib.cohort.selection import assign_rois, volume_key
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
-from LungSegmentationLib.dicom.matching import rois_in_another_frame
-from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiKind, RoiMap, RoiRules, assign
+from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiKind, RoiMap, RoiRules
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.errors import BadInputError, GeometryError
 from LungSegmentationLib.structures import StructureMap
@@ -36,9 +35,34 @@ if TYPE_CHECKING:
 
     from LungSegmentationLib.cohort.paths import CasePaths
     from LungSegmentationLib.cohort.selection import PlannedCase
+    from LungSegmentationLib.geometry import Grid
     from LungSegmentationLib.labels import LabelSet
 
-__all__ = ["Case", "DrawnStructures", "assign_rois", "draw_structures", "import_case", "write_structures"]
+__all__ = ["Case", "DrawnOn", "DrawnStructures", "draw_structures", "import_case", "write_structures"]
+
+
+class DrawnOn(Protocol):
+    """What contours are drawn on: a CT, or only its grid."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        ...
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """Coordinate system; empty if unknown."""
+        ...
+
+    @property
+    def series_uid(self) -> str:
+        """Series, for messages; empty if unknown."""
+        ...
+
+    @property
+    def interpolated_slices(self) -> tuple[int, ...]:
+        """Slices that no file holds."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,32 +84,9 @@ class Case:
     record: CaseRecord
 
 
-def assign_rois(
-    rtstruct: RTStruct,
-    frame_of_reference_uid: str,
-    label_set: LabelSet,
-    rules: RoiRules,
-    *,
-    roi_map: RoiMap | None = None,
-    corrections: Mapping[str | int, str | None] | None = None,
-) -> tuple[RoiAssignment, frozenset[int]]:
-    """Decide which ROI is taken for which structure on a CT with this frame of reference.
-
-    Returns
-    -------
-    assignment
-        What became of each ROI.
-    elsewhere
-        Numbers of the ROIs that are drawn in another frame of reference: they count as empty.
-    """
-    elsewhere = rois_in_another_frame(rtstruct, frame_of_reference_uid)
-    infos = [replace(one, contour_count=0) if one.number in elsewhere else one for one in roi_infos(rtstruct)]
-    return assign(infos, label_set, rules, roi_map=roi_map, corrections=corrections), elsewhere
-
-
 def draw_structures(
     rtstruct: RTStruct,
-    ct: CTVolume,
+    ct: DrawnOn,
     label_set: LabelSet,
     rules: RoiRules,
     *,

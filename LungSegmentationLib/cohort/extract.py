@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 import numpy as np
 
 from LungSegmentationLib import __version__
-from LungSegmentationLib.cohort.case import assign_rois
 from LungSegmentationLib.cohort.corrections import rtstruct_key
 from LungSegmentationLib.cohort.gaps import fill_interpolated_slices
 from LungSegmentationLib.cohort.preview import Planning, plan_folder
 from LungSegmentationLib.cohort.records import Geometry, Record, RoiRecord, write_record
+from LungSegmentationLib.cohort.selection import assign_rois
 from LungSegmentationLib.dicom.contours import RoiMask, rasterize
 from LungSegmentationLib.dicom.ct import CTVolume, read_ct
 from LungSegmentationLib.dicom.rtstruct import ROI, RTStruct, read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
-from LungSegmentationLib.dicom.writers.segments import Segment, write_segments
+from LungSegmentationLib.dicom.segments import Segment, write_segments
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.jobs.events import Reporter, SilentReporter
+from LungSegmentationLib.nrrd import nrrd_header
 from LungSegmentationLib.storage import storage_errors
 from LungSegmentationLib.terminology import segment_tags
 
@@ -244,11 +245,10 @@ def _there_are(names: Sequence[str]) -> str:
 
 
 def _write_ct(ct: CTVolume, path: Path) -> None:
-    import SimpleITK as sitk
-
     # Not flushed to the disk as what is kept would be: it is read once, by the one who asked for it.
-    with storage_errors(path):
-        sitk.WriteImage(ct.image, str(path), useCompression=False)
+    with storage_errors(path), path.open("wb") as stream:
+        stream.write(nrrd_header(ct.grid, ct.array.dtype))
+        stream.write(ct.array.data)
 
 
 @dataclass(frozen=True)

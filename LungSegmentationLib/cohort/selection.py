@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from LungSegmentationLib.dicom.roi_names import RoiInfo, assign
+from LungSegmentationLib.dicom.matching import rois_in_another_frame
+from LungSegmentationLib.dicom.roi_names import RoiAssignment, RoiInfo, assign
 from LungSegmentationLib.dicom.rtstruct import RTStruct, read_rtstruct
 from LungSegmentationLib.errors import LungSegError, UsageError
 from LungSegmentationLib.storage import safe_name
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from LungSegmentationLib.dicom.roi_names import RoiRules
+    from LungSegmentationLib.dicom.roi_names import RoiMap, RoiRules
     from LungSegmentationLib.dicom.scan import CTSeries, Link, Patient, RTStructFile, ScanResult
     from LungSegmentationLib.labels import LabelSet
 
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "PlannedCase",
     "Skipped",
+    "assign_rois",
     "case_names",
     "plan_cases",
     "roi_infos",
@@ -324,6 +326,29 @@ def roi_infos(rtstruct: RTStruct) -> list[RoiInfo]:
         RoiInfo(roi.number, roi.name, roi.interpreted_type, sum(contour.encloses for contour in roi.contours))
         for roi in rtstruct.rois
     ]
+
+
+def assign_rois(
+    rtstruct: RTStruct,
+    frame_of_reference_uid: str,
+    label_set: LabelSet,
+    rules: RoiRules,
+    *,
+    roi_map: RoiMap | None = None,
+    corrections: Mapping[str | int, str | None] | None = None,
+) -> tuple[RoiAssignment, frozenset[int]]:
+    """Decide which ROI is taken for which structure on a CT with this frame of reference.
+
+    Returns
+    -------
+    assignment
+        What became of each ROI.
+    elsewhere
+        Numbers of the ROIs that are drawn in another frame of reference: they count as empty.
+    """
+    elsewhere = rois_in_another_frame(rtstruct, frame_of_reference_uid)
+    infos = [replace(one, contour_count=0) if one.number in elsewhere else one for one in roi_infos(rtstruct)]
+    return assign(infos, label_set, rules, roi_map=roi_map, corrections=corrections), elsewhere
 
 
 def case_names(series: Sequence[CTSeries], known: Mapping[str, str]) -> dict[str, str]:

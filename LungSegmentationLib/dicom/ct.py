@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,10 @@ class CTVolume:
 
     Attributes
     ----------
-    image
-        int16 HU, −1024 … 32767, on the native grid.
+    array
+        int16 HU (z, y, x), −1024 … 32767, on the native grid.
     grid
-        The grid of ``image``: axes along a row, along a column, along the slice normal (row × column); LPS, mm.
+        The grid of ``array``: axes along a row, along a column, along the slice normal (row × column); LPS, mm.
     series_uid, study_uid, patient_id, frame_of_reference_uid, description
         As in the files.
     sop_instance_uids
@@ -49,7 +50,7 @@ class CTVolume:
         What a user should know, in sentences.
     """
 
-    image: sitk.Image
+    array: NDArray[np.int16]
     grid: Grid
     series_uid: str
     study_uid: str
@@ -59,6 +60,11 @@ class CTVolume:
     sop_instance_uids: tuple[str | None, ...]
     interpolated_slices: tuple[int, ...]
     warnings: tuple[str, ...]
+
+    @cached_property
+    def image(self) -> sitk.Image:
+        """The volume as an image, a copy that is made when it is first asked for."""
+        return self.grid.image(self.array)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +129,7 @@ def read_ct(files: CTSeries | Sequence[Path], *, threads: int = THREADS) -> CTVo
         volume[slot] = np.rint((volume[slot - 1].astype(np.float32) + volume[slot + 1]) / 2)
     first = infos[0]
     return CTVolume(
-        image=arrangement.grid.image(volume),
+        array=volume,
         grid=arrangement.grid,
         series_uid=first.series_uid,
         study_uid=first.study_uid,

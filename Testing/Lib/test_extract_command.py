@@ -20,7 +20,7 @@ from LungSegmentationLib.cohort.extract import ExtractRecord, extract
 from LungSegmentationLib.cohort.options import ConversionOptions
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, read_record
-from LungSegmentationLib.dicom.writers.segments import Segment, layers_of, write_segments
+from LungSegmentationLib.dicom.segments import Segment, layers_of, write_segments
 from LungSegmentationLib.errors import BadInputError, CancelledError, ExitCode
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.jobs.events import SilentReporter, parse_event

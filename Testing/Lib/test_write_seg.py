@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from LungSegmentationLib.dicom.contours import rasterize
-from LungSegmentationLib.dicom.ct import CTVolume, read_ct
+from LungSegmentationLib.dicom.ct import read_ct
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
 from LungSegmentationLib.dicom.writers import (
@@ -330,7 +331,7 @@ def test_what_dicom_needs_is_asked_for_in_a_sentence(tmp_path: Path) -> None:
         write_result(structures, source, tmp_path / "x.dcm", format="dicom")
     with pytest.raises(BadInputError, match="liver"):
         write_result(structures, source, tmp_path / "x.seg.dcm", keys=["liver"])
-    without = CTVolume(**{**vars(ct), "frame_of_reference_uid": ""})
+    without = replace(ct, frame_of_reference_uid="")
     with pytest.raises(GeometryError, match="no frame of reference"):
         write_result(structures, without, tmp_path / "x.seg.dcm")
     assert [path.name for path in tmp_path.iterdir()] == ["ct"]

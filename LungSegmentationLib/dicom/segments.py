@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from LungSegmentationLib.dicom.writers.content import AlgorithmInfo
-from LungSegmentationLib.dicom.writers.seg_nrrd import header, segment_fields, segmentation_fields
+from LungSegmentationLib import __version__
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.nrrd import nrrd_header, segment_fields, segmentation_fields
 from LungSegmentationLib.storage import atomic_path
 
 __all__ = ["Segment", "layers_of", "write_segments"]
@@ -54,9 +54,7 @@ class Segment:
         return not self.voxels.any()
 
 
-def write_segments(
-    segments: Sequence[Segment], grid: Grid, path: Path, *, description: str, algorithm: AlgorithmInfo | None = None
-) -> Path:
+def write_segments(segments: Sequence[Segment], grid: Grid, path: Path, *, description: str) -> Path:
     """Write segments that may overlap, each as it is.
 
     The file holds the smallest box around all of them; the whole grid is the reference geometry. It is not compressed:
@@ -68,7 +66,7 @@ def write_segments(
         What and where; LPS, mm.
     path
         The file; written whole or not at all.
-    description, algorithm
+    description
         Said in the header.
 
     Raises
@@ -83,7 +81,7 @@ def write_segments(
     places = layers_of(segments)
     count = 1 + max((layer for layer, _ in places), default=0)
     array = np.zeros((*part.shape, count), np.uint8)
-    fields = segmentation_fields(grid, description, algorithm or AlgorithmInfo(), offset=start)
+    fields = segmentation_fields(grid, description, f"LungSegmentation {__version__}", offset=start)
     for place, (segment, (layer, label)) in enumerate(zip(segments, places, strict=True)):
         if not segment.is_empty:
             z, y, x = (
@@ -102,7 +100,7 @@ def write_segments(
             size=part.size,
         )
     with atomic_path(path) as partial, partial.open("wb") as raw:
-        raw.write(header(part, count, fields, "raw"))
+        raw.write(nrrd_header(part, array.dtype, layers=count, fields=fields))
         raw.write(array.data)
     return path
 
