@@ -12,14 +12,14 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1
 CHECKED := LungSegmentationLib LungSegmentation Testing Tools
 
-export PYTHON DICOM
+export PYTHON DICOM MODEL
 
 help: ## show these lines
 	@grep -hE '^[a-z]+: .*##' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 22
 
-demo: ## make synthetic patients and carry them through the pipeline; DICOM=folder takes your own instead
+demo: ## synthetic patients through the whole way, to a report; DICOM=folder (and MODEL=file) takes your own
 	@sh Tools/setup.sh $(DEMO_GROUPS)
-	@if [ -n "$$DICOM" ]; then $(BIN)/lungseg demo demo/own --dicom "$$DICOM"; else $(BIN)/lungseg demo demo; fi
+	@if [ -n "$$DICOM" ]; then $(BIN)/lungseg demo demo/own --dicom "$$DICOM" $${MODEL:+--model "$$MODEL"}; else $(BIN)/lungseg demo demo; fi
 
 test: ## check style and types, then run all tests
 	@sh Tools/setup.sh $(TEST_GROUPS)

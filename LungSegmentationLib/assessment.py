@@ -34,8 +34,9 @@ from LungSegmentationLib.structures import StructureMap
 
 if TYPE_CHECKING:
     from LungSegmentationLib.inference.options import PredictionOptions
+    from LungSegmentationLib.networks.card import ModelCard
 
-__all__ = ["assess", "assess_files", "assess_model"]
+__all__ = ["assess", "assess_files", "assess_model", "assess_predictions"]
 
 MESHED = ("worst", "all", "none")
 SHOWN_CASES = 12
@@ -112,8 +113,6 @@ def assess_model(
     names = read_split(paths, split)
     if not names:
         raise BadInputError(f"The part {split} of the split of {cohort} is empty.", "Choose another part.")
-    label_set = read_card(models[0]).label_set
-    learned = read_card(models[0]).structures
     predictions = out / "predictions"
     try:
         predict_command(models, cohort, predictions, options, only=names, existing="keep", reporter=reporter)
@@ -122,12 +121,48 @@ def assess_model(
         if not any((predictions / name).is_dir() for name in names):
             raise
         reporter.warning(str(error))
-    pairing = find_pairs(predictions, cohort, label_set)
-    pairs = [pair for pair in pairing.pairs if pair.case in names]
-    found = {pair.case for pair in pairs}
-    alone = [(name, "it could not be segmented") for name in names if name not in found]
     title = f"{' + '.join(model.name for model in models)} on {split} of {cohort.resolve().name}"
-    return assess(pairs, out, reporter, label_set=label_set, keys=learned, alone=alone, meshes=meshes, title=title)
+    return assess_predictions(
+        predictions, cohort, names, read_card(models[0]), out, reporter, meshes=meshes, title=title
+    )
+
+
+def assess_predictions(
+    predictions: Path,
+    cohort: Path,
+    names: Sequence[str],
+    card: ModelCard,
+    out: Path,
+    reporter: Reporter,
+    *,
+    meshes: str = "worst",
+    title: str = "",
+) -> Evaluation:
+    """Evaluate what a model predicted for some cases of a cohort: the structures that it learned, no others.
+
+    Parameters
+    ----------
+    predictions
+        Folder with a folder a case.
+    cohort, names
+        The references: a cohort, and which of its cases.
+    card
+        Of the model.
+    out, reporter, meshes, title
+        As in :func:`assess`.
+    """
+    pairs = [pair for pair in find_pairs(predictions, cohort, card.label_set).pairs if pair.case in names]
+    found = {pair.case for pair in pairs}
+    return assess(
+        pairs,
+        out,
+        reporter,
+        label_set=card.label_set,
+        keys=card.structures,
+        alone=[(name, "it could not be segmented") for name in names if name not in found],
+        meshes=meshes,
+        title=title,
+    )
 
 
 def assess(
