@@ -43,15 +43,29 @@ _LONGEST_LONG_STRING = 64
 
 @dataclass(frozen=True)
 class AlgorithmInfo:
-    """What made a segmentation: a name, for example the model's, and its version."""
+    """What made a segmentation: a name, for example the model's, and its version.
+
+    ``automatic`` is false where a person may have had a hand in it.
+    """
 
     name: str = PRODUCT
     version: str = __version__
+    automatic: bool = True
 
     def __post_init__(self) -> None:
         # DICOM asks for both; a result must not get lost at the end because a model has no version.
         for field in ("name", "version"):
             object.__setattr__(self, field, getattr(self, field).strip() or "unknown")
+
+    @property
+    def how(self) -> str:
+        """As DICOM says it: AUTOMATIC or SEMIAUTOMATIC (PS3.3 C.8.20.4, C.8.8.5)."""
+        return "AUTOMATIC" if self.automatic else "SEMIAUTOMATIC"
+
+    @property
+    def label(self) -> str:
+        """Label of a result in capitals, at most 16 characters."""
+        return "AUTO_RESEARCH" if self.automatic else "RESEARCH"
 
 
 def chosen_structures(structures: StructureMap, keys: Iterable[str] | None) -> tuple[Structure, ...]:

@@ -94,7 +94,7 @@ def write_rtstruct(
             ReferencedFrameOfReferenceUID=source.frame_of_reference_uid,
             ROIName=long_string(structure.tg263),
             ROIDescription=long_string(structure.name),
-            ROIGenerationAlgorithm="AUTOMATIC",
+            ROIGenerationAlgorithm=algorithm.how,
             ROIGenerationDescription=long_string(f"{algorithm.name} {algorithm.version}"),
         )
         for structure in chosen
@@ -133,7 +133,7 @@ def _header(
     dataset.InstanceNumber = "1"
     dataset.FrameOfReferenceUID = source.frame_of_reference_uid
     dataset.PositionReferenceIndicator = source.header.get("PositionReferenceIndicator", "")
-    dataset.StructureSetLabel = "AUTO_RESEARCH"
+    dataset.StructureSetLabel = algorithm.label
     dataset.StructureSetName = long_string(f"{algorithm.name} {algorithm.version}")
     dataset.StructureSetDescription = long_string(description)
     dataset.StructureSetDate, dataset.StructureSetTime = dataset.SeriesDate, dataset.SeriesTime

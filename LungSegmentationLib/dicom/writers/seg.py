@@ -126,7 +126,7 @@ def _segmentation(
             manufacturer_model_name=PRODUCT,
             software_versions=__version__,
             device_serial_number="1",
-            content_label="AUTO_RESEARCH",
+            content_label=algorithm.label,
             content_description=long_string(description),
             series_description=long_string(description),
             transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -231,7 +231,7 @@ def _description(number: int, structure: Structure, algorithm: AlgorithmInfo) ->
         segment_label=long_string(structure.name),
         segmented_property_category=_code(structure.category),
         segmented_property_type=_code(structure.type),
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues(algorithm.how),
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=long_string(algorithm.name),
             family=_FAMILY,
