@@ -1,0 +1,403 @@
+"""Any segmentation file becomes structures on a grid: label maps, bit fields, ``.seg.nrrd``, DICOM SEG, RTSTRUCT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from LungSegmentationLib.cohort.case import DrawnOn, draw_structures
+from LungSegmentationLib.dicom.header_reader import fetch, read_header
+from LungSegmentationLib.dicom.readers.seg import SEG_CLASSES, DicomSeg, read_seg
+from LungSegmentationLib.dicom.readers.seg_nrrd import SegNrrd, holds_segments, read_seg_nrrd
+from LungSegmentationLib.dicom.readers.segment_names import match_segments
+from LungSegmentationLib.dicom.roi_names import RoiKind, load_roi_rules
+from LungSegmentationLib.dicom.rtstruct import RT_STRUCTURE_SET_STORAGE, read_rtstruct
+from LungSegmentationLib.errors import BadInputError, GeometryError, LungSegError, UnsupportedFileError
+from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.labels import LabelSet
+from LungSegmentationLib.structures import StructureMap
+from LungSegmentationLib.volumes import VOLUME_ENDINGS, read_array, volume_stem
+
+__all__ = [
+    "GRID_TOLERANCE",
+    "SEGMENTATION_ENDINGS",
+    "SegmentationFile",
+    "SegmentationKind",
+    "described",
+    "own_grid",
+    "placement",
+    "read_segmentation_file",
+    "segmentation_kind",
+    "segmentation_stem",
+]
+
+SegmentationKind = Literal["label map", "bits", "seg.nrrd", "dicom-seg", "rtstruct"]
+
+GRID_TOLERANCE: Final = 0.01
+"""mm by which corners may differ: NIfTI keeps 32-bit numbers, and a hundredth of a millimeter changes no score."""
+
+SEGMENTATION_ENDINGS: Final = (".seg.nrrd", ".seg.dcm", ".rtstruct.dcm", ".dcm", *VOLUME_ENDINGS)
+"""Longer endings before those that they end in."""
+
+_BITS: Final = "structures"
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationFile:
+    """A segmentation in memory.
+
+    Attributes
+    ----------
+    kind
+        What the file is.
+    structures
+        As in the file, overlaps kept; of a label map, one a voxel.
+    grid
+        Of the structures.
+    keys
+        Structures that the file names, in the order of the labels: those with voxels, and empty segments; which
+        structures were looked for a label map does not say.
+    warnings
+        What was left out, and what a person should know.
+    description, algorithm
+        As the file says; empty if it does not.
+    """
+
+    kind: SegmentationKind
+    structures: StructureMap
+    grid: Grid
+    keys: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    description: str = ""
+    algorithm: str = ""
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no voxel belongs to two structures."""
+        values = np.arange(256)
+        return not (values & (values - 1) != 0)[_present(self.structures)].any()
+
+
+@dataclass(frozen=True)
+class _GridOnly:
+    """A grid of which no more is known."""
+
+    grid: Grid
+    frame_of_reference_uid: str = ""
+    series_uid: str = "unknown"
+    interpolated_slices: tuple[int, ...] = ()
+
+
+def segmentation_stem(path: Path) -> str:
+    """Return the file name without the ending of a segmentation (``P1`` of ``P1.seg.nrrd``)."""
+    name = path.name.lower()
+    return next((path.name[: -len(end)] for end in SEGMENTATION_ENDINGS if name.endswith(end)), path.stem)
+
+
+def segmentation_kind(path: Path) -> SegmentationKind:
+    """Tell what kind of segmentation a file is, by its ending and, for DICOM and NRRD, by its header.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such file, or it cannot be read.
+    UnsupportedFileError
+        If it is no kind that can hold a segmentation.
+    """
+    if not path.is_file():
+        raise BadInputError(f"There is no file {path}.")
+    name = path.name.lower()
+    if name.endswith(VOLUME_ENDINGS):
+        if name.endswith(".seg.nrrd") or holds_segments(path):
+            return "seg.nrrd"
+        return "bits" if volume_stem(path) == _BITS else "label map"
+    try:
+        header = read_header(fetch(path))
+    except LungSegError as error:
+        raise _unknown(path) from error
+    if header.sop_class in SEG_CLASSES:
+        return "dicom-seg"
+    if header.sop_class == RT_STRUCTURE_SET_STORAGE or header.text("Modality") == "RTSTRUCT":
+        return "rtstruct"
+    raise _unknown(path, header.text("Modality"))
+
+
+def _unknown(path: Path, modality: str = "") -> UnsupportedFileError:
+    what = f"a DICOM file of the kind {modality}" if modality else "of an unknown kind"
+    return UnsupportedFileError(
+        f"{path} is {what}, not a segmentation.",
+        f"Known are {', '.join(VOLUME_ENDINGS)}, .seg.nrrd, DICOM SEG and RTSTRUCT.",
+    )
+
+
+def own_grid(path: Path) -> Grid | None:
+    """Return the grid that a file knows by itself: of the image that was segmented; None for DICOM SEG and RTSTRUCT.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read.
+    """
+    kind = segmentation_kind(path)
+    if kind in {"dicom-seg", "rtstruct"}:
+        return None
+    if kind == "seg.nrrd":
+        found = read_seg_nrrd(path)
+        return _whole_grid(found)
+    return read_array(path)[0]
+
+
+def placement(path: Path) -> Callable[[Grid], bool]:
+    """Return what tells whether a segmentation's voxels are voxels of a grid, as far as a glance tells.
+
+    Parameters
+    ----------
+    path
+        Of any kind but RTSTRUCT, whose contours are matched otherwise.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read.
+    """
+    kind = segmentation_kind(path)
+    if kind == "dicom-seg":
+        found = read_seg(path)
+        one = found.slice_grid(found.frames[0])
+        return lambda grid: (offset := _offset(one, grid)) is not None and _inside(one, grid, offset)
+    if kind == "seg.nrrd":
+        part = read_seg_nrrd(path).grid
+        return lambda grid: (
+            (offset := _offset(part, grid)) is not None
+            and all(span.stop > span.start for span in _common(part, grid, offset)[1])
+        )
+    whole = read_array(path)[0]
+    return lambda grid: whole.matches(grid, GRID_TOLERANCE)
+
+
+def read_segmentation_file(path: Path, label_set: LabelSet, on: Grid | DrawnOn | None = None) -> SegmentationFile:
+    """Read a segmentation of any kind.
+
+    Parameters
+    ----------
+    path
+        A label map (NIfTI, NRRD, MetaImage), a bit field called ``structures``, a ``.seg.nrrd``, a DICOM SEG or an
+        RTSTRUCT.
+    label_set
+        The structures to find. What the file calls otherwise is left out and said.
+    on
+        The CT, or its grid. Segments are put on it voxel by voxel, and contours are drawn on it; nothing is
+        resampled. Needed for an RTSTRUCT; without it a DICOM SEG lies on the smallest grid that holds it, a
+        ``.seg.nrrd`` on that of the image it was made on. The grid of other files is their own in any case.
+
+    Raises
+    ------
+    BadInputError
+        If the file is missing, damaged, or holds no structure of the label set.
+    UnsupportedFileError
+        If it is of a kind that holds no segmentation.
+    GeometryError
+        If its voxels do not lie on the grid.
+    """
+    path = Path(path)
+    kind = segmentation_kind(path)
+    place = _GridOnly(on) if isinstance(on, Grid) else on
+    if kind == "rtstruct":
+        return _rtstruct(path, label_set, place)
+    if kind == "dicom-seg":
+        return _dicom_seg(read_seg(path), label_set, place)
+    if kind == "seg.nrrd":
+        return _seg_nrrd(path, read_seg_nrrd(path), label_set, place)
+    return _voxels(path, kind, label_set)
+
+
+def _voxels(path: Path, kind: SegmentationKind, label_set: LabelSet) -> SegmentationFile:
+    grid, values = read_array(path)
+    is_bits = kind == "bits"
+    highest = (1 << len(label_set)) - 1 if is_bits else len(label_set)
+    called = "structure bits" if is_bits else "a label map"
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
+        raise BadInputError(f"{path} is not {called}: it holds values that are no whole numbers.")
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > highest:
+        raise BadInputError(
+            f"{path} is not {called} of the label set {label_set.name}: it holds the value "
+            f"{low if low < 0 else high:g}, and 0 to {highest} are known.",
+            "Choose the label set that it was made with.",
+        )
+    bits: NDArray[np.uint8] = values.astype(np.uint8, copy=False)
+    structures = StructureMap(label_set, bits) if is_bits else StructureMap.from_label_map(label_set, bits)
+    held = np.bitwise_or.reduce(np.flatnonzero(_present(structures)))
+    keys = tuple(one.key for one in label_set.structures if (int(held) >> (one.label - 1)) & 1)
+    return SegmentationFile(kind, structures, grid, keys)
+
+
+def _seg_nrrd(path: Path, found: SegNrrd, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
+    match = match_segments([segment.info for segment in found.segments], label_set, code_first=False)
+    _check_any(path, match.keys, label_set)
+    grid = on.grid if on is not None else _whole_grid(found)
+    offset = _offset(found.grid, grid)
+    if offset is None:
+        raise _elsewhere(path, found.grid, grid)
+    bits = np.zeros(grid.shape, np.uint8)
+    theirs, ours = _common(found.grid, grid, offset)
+    cut = 0
+    for segment, key in zip(found.segments, match.keys, strict=True):
+        if key is None:
+            continue
+        mask = found.layers[segment.layer] == segment.value
+        inside = mask[theirs]
+        bits[ours] |= inside.view(np.uint8) << np.uint8(label_set[key].label - 1)
+        cut += int(np.count_nonzero(mask)) - int(np.count_nonzero(inside))
+    warnings = [*match.warnings]
+    if cut:
+        warnings.append(f"{cut} voxels of {path.name} lie outside of the image and were left out.")
+    return SegmentationFile(
+        "seg.nrrd",
+        StructureMap(label_set, bits),
+        grid,
+        _ordered(match.keys, label_set),
+        tuple(warnings),
+        found.description,
+        found.algorithm,
+    )
+
+
+def _dicom_seg(found: DicomSeg, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
+    numbers = list(found.segments)
+    match = match_segments([found.segments[number] for number in numbers], label_set, code_first=True)
+    _check_any(found.path, match.keys, label_set)
+    shifts = {
+        number: np.uint8(label_set[key].label - 1)
+        for number, key in zip(numbers, match.keys, strict=True)
+        if key is not None
+    }
+    grid = found.grid if on is None else on.grid
+    if (
+        on is not None
+        and found.frame_of_reference_uid
+        and on.frame_of_reference_uid
+        not in {
+            "",
+            found.frame_of_reference_uid,
+        }
+    ):
+        raise GeometryError(
+            f"{found.path} was made in another frame of reference than the CT.", "Give the CT that was segmented."
+        )
+    bits = np.zeros(grid.shape, np.uint8)
+    rows, columns = found.grid.size[1], found.grid.size[0]
+    places: dict[tuple[float, float, float], tuple[int, int, int]] = {}
+    for frame, number, mask in found.masks():
+        if frame.position not in places:
+            one = found.slice_grid(frame)
+            offset = _offset(one, grid)
+            if offset is None or not _inside(one, grid, offset):
+                raise _elsewhere(found.path, found.grid, grid)
+            places[frame.position] = offset
+        x, y, z = places[frame.position]
+        if number in shifts:
+            bits[z, y : y + rows, x : x + columns] |= mask.view(np.uint8) << shifts[number]
+    return SegmentationFile(
+        "dicom-seg",
+        StructureMap(label_set, bits),
+        grid,
+        _ordered(match.keys, label_set),
+        (*found.warnings, *match.warnings),
+        str(found.dataset.get("SeriesDescription") or ""),
+    )
+
+
+def _rtstruct(path: Path, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
+    if on is None:
+        raise BadInputError(
+            f"{path} holds contours, and the image that they are drawn on is not given.", "Give the CT as well."
+        )
+    rtstruct = read_rtstruct(path)
+    drawn = draw_structures(rtstruct, on, label_set, load_roi_rules())
+    warnings = [*drawn.warnings]
+    rest = [f"“{one.name}”" for one in drawn.assignment.decisions if one.kind in {RoiKind.IGNORED, RoiKind.UNKNOWN}]
+    if rest:
+        shown = ", ".join(rest[:12]) + (f" and {len(rest) - 12} more" if len(rest) > 12 else "")
+        warnings.append(f"ROI {shown}: no structure of the label set {label_set.name}, left out.")
+    keys = _ordered(drawn.assignment.structures(), label_set)
+    return SegmentationFile("rtstruct", drawn.structures, on.grid, keys, tuple(dict.fromkeys(warnings)))
+
+
+def _check_any(path: Path, keys: tuple[str | None, ...], label_set: LabelSet) -> None:
+    if not any(keys):
+        raise BadInputError(
+            f"None of the {len(keys)} segments of {path} is a structure of the label set {label_set.name}.",
+            f"Name them {', '.join(label_set.keys)}.",
+        )
+
+
+def _ordered(keys: Any, label_set: LabelSet) -> tuple[str, ...]:
+    found = set(keys)
+    return tuple(key for key in label_set.keys if key in found)
+
+
+def _present(structures: StructureMap) -> NDArray[np.bool_]:
+    present = np.zeros(256, bool)
+    for image in structures.bits:
+        present |= np.bincount(image.ravel(), minlength=256) > 0
+    return present
+
+
+def _whole_grid(found: SegNrrd) -> Grid:
+    """Return the grid of the image that was segmented, if the voxels lie on it, else their own."""
+    reference = found.reference
+    fits = reference is not None and _offset(found.grid, reference) is not None
+    return reference if reference is not None and fits else found.grid
+
+
+def _offset(part: Grid, whole: Grid) -> tuple[int, int, int] | None:
+    """Return where a grid's first voxel lies on another one (x, y, z); None if not voxel on voxel."""
+    last = np.array(part.size) - 1
+    corners = np.array([[0, 0, 0], [last[0], 0, 0], [0, last[1], 0], [0, 0, last[2]]])
+    points = part.to_physical(corners)
+    found = np.round(whole.to_index(points))
+    if np.abs(whole.to_physical(found) - points).max() > GRID_TOLERANCE:
+        return None
+    if not np.array_equal(found - found[0], corners):
+        return None
+    x, y, z = (int(value) for value in found[0])
+    return x, y, z
+
+
+def _inside(part: Grid, whole: Grid, offset: tuple[int, int, int]) -> bool:
+    return all(
+        start >= 0 and start + size <= limit for start, size, limit in zip(offset, part.size, whole.size, strict=True)
+    )
+
+
+def _common(part: Grid, whole: Grid, offset: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return what both share, in the order of arrays (z, y, x): in the part and in the whole."""
+    theirs, ours = [], []
+    for start, size, limit in zip(offset, part.size, whole.size, strict=True):
+        low = max(start, 0)
+        high = max(min(start + size, limit), low)
+        theirs.append(slice(low - start, high - start))
+        ours.append(slice(low, high))
+    return tuple(reversed(theirs)), tuple(reversed(ours))
+
+
+def _elsewhere(path: Path, own: Grid, grid: Grid) -> GeometryError:
+    return GeometryError(
+        f"{path} does not lie on the voxels of the image: {described(own)} against {described(grid)}.",
+        "Give the image that was segmented.",
+    )
+
+
+def described(grid: Grid) -> str:
+    """Return size, spacing, origin and axes for a message."""
+    size = "×".join(map(str, grid.size))
+    spacing = "×".join(f"{step:.4g}" for step in grid.spacing)
+    origin = ", ".join(f"{value:.4g}" for value in grid.origin)
+    x, y, z = (" ".join(f"{part:.3g}" for part in axis) for axis in grid.axes.T)
+    return f"{size} voxels of {spacing} mm from ({origin}), axes ({x}), ({y}), ({z})"
