@@ -70,10 +70,19 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cure = _CURES.get(error.errno or 0)
+        cure = _CURES.get(_number(error))
         if cure is None:
             raise
         raise StorageError(f"{path} cannot be written:", cure) from error
+
+
+def _number(error: BaseException | None) -> int:
+    """Return the number of an error, or of the one that it was made of: pydicom raises a new one without a number."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        error = error.__cause__
+    return 0
 
 
 @contextmanager

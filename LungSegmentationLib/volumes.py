@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from pathlib import Path
 from typing import Any, Final
@@ -176,11 +177,11 @@ def write_volume(image: sitk.Image, path: Path) -> None:
 
 
 def _write_with_itk(image: sitk.Image, partial: Path, path: Path) -> None:
-    """Write a file and make sure that it is whole: on a full disk ITK cuts a NIfTI file off and says nothing."""
+    """Write a file and make sure that it is whole: on a full disk ITK can cut a file off and say nothing."""
     voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     try:
         sitk.WriteImage(image, str(partial), useCompression=partial.suffix.lower() in {".nrrd", ".mha"})
-        whole = partial.suffix.lower() != ".nii" or partial.stat().st_size >= voxels + _NIFTI_BYTES
+        whole = _is_whole(partial, voxels)
     except RuntimeError:
         whole = False
     if whole:
@@ -191,3 +192,28 @@ def _write_with_itk(image: sitk.Image, partial: Path, path: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     raise StorageError(f"{path} could not be written.", "See whether the disk is full, or choose another folder.")
+
+
+def _is_whole(file: Path, voxels: int) -> bool:
+    """Whether a file that ITK wrote ends where it should, told by its end and its header.
+
+    Parameters
+    ----------
+    file
+        NIfTI, or compressed NRRD or MetaImage; of others nothing is known.
+    voxels
+        Bytes of all voxels.
+    """
+    ending, size = file.suffix.lower(), file.stat().st_size
+    if ending == ".nii":
+        return size >= voxels + _NIFTI_BYTES
+    with file.open("rb") as stream:
+        if ending == ".nrrd":
+            # A gzip stream ends with the number of bytes that it was made of (RFC 1952).
+            stream.seek(max(0, size - 4))
+            return stream.read() == struct.pack("<I", voxels & 0xFFFFFFFF)
+        if ending == ".mha":
+            header, mark, _ = stream.read(_CHUNK).partition(b"ElementDataFile = LOCAL\n")
+            packed = re.search(rb"^CompressedDataSize = (\d+)$", header, re.MULTILINE)
+            return bool(mark and packed) and size == len(header) + len(mark) + int(packed[1] if packed else 0)
+    return True

@@ -132,8 +132,13 @@ from LungSegmentationLib.errors import StorageError
 from LungSegmentationLib.volumes import write_volume
 
 image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 250, (20, 99, 101)).astype(np.uint8))
+small = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 4, (8, 40, 40)).astype(np.uint8))
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-for name, most in (("a.nii.gz", 352 + 20 * 99 * 101 - 1), *((f"b{end}", 50_000) for end in sys.argv[2:])):
+cases = [("a.nii.gz", 352 + 20 * 99 * 101 - 1, image)]
+cases += [(f"b{end}", 50_000, image) for end in sys.argv[2:]]
+# So small that all of it waits in buffers until the file is closed.
+cases += [(f"c{end}", 2_000, small) for end in sys.argv[2:]]
+for name, most, image in cases:
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
         write_volume(image, Path(sys.argv[1], name))
@@ -153,6 +158,7 @@ def test_a_volume_that_the_disk_does_not_take_is_refused_and_not_cut_off(tmp_pat
         timeout=100,
     )
     told = done.stdout.splitlines()
-    assert [name in line for name, line in zip(["a.nii.gz", *(f"b{e}" for e in endings)], told, strict=True)]
+    names = ["a.nii.gz", *(f"{letter}{ending}" for letter in "bc" for ending in endings)]
+    assert all(f"{name} cannot" in line for name, line in zip(names, told, strict=True))
     assert all("cannot be written: it takes no file of this size" in line for line in told)
     assert list(tmp_path.iterdir()) == []
