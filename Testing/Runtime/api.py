@@ -29,8 +29,7 @@ MODELED = {
         QElapsedTimer QProcessEnvironment QAbstractItemView QSizePolicy QPalette QSplitter
     """,
     "ctk": """
-        ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkDirectoryButton ctkSliderWidget ctkDoubleSpinBox
-        ctkComboBox ctkFittedTextBrowser ctkMessageBox
+        ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
     """,
     "slicer": """
         qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLSegmentsTableView qMRMLSegmentSelectorWidget qMRMLTableView

@@ -12,6 +12,8 @@ from .widget_tools import forwarded, stored, widget_of
 
 Signal = QtCore.Signal
 
+HISTORY = 5
+
 ctk = ModuleType("ctk", "Widgets of the Common Toolkit")
 
 
@@ -142,8 +144,6 @@ class ctkPathLineEdit(PathWidget):
     Readable, Writable, Executable, Hidden = 0x010, 0x020, 0x040, 0x100
     AllDirs, NoDot, NoDotDot, NoDotAndDotDot = 0x400, 0x2000, 0x4000, 0x6000
 
-    HISTORY = 5
-
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
         self._valid = True
@@ -185,7 +185,7 @@ class ctkPathLineEdit(PathWidget):
         path = self.currentPath
         if not (self.settingKey and path):
             return
-        history = [path, *(item for item in self._history() if item != path)][: self.HISTORY]
+        history = [path, *(item for item in self._history() if item != path)][:HISTORY]
         QtCore.QSettings().setValue(self.settingKey, history)
         self.retrieveHistory()
         self.setCurrentPath(path)
@@ -216,46 +216,6 @@ class ctkPathLineEdit(PathWidget):
 
     def _arrange(self) -> None:
         self._button.setVisible(self.showBrowseButton)
-
-
-@widget_of(ctk)
-class ctkDirectoryButton(QtWidgets.QWidget):
-    """A button that shows a folder and opens a dialog to choose another one."""
-
-    directoryChanged = Signal(str)
-    directorySelected = Signal(str)
-    SIGNALS = {"directoryChanged": ("QString",), "directorySelected": ("QString",)}
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._directory = str(Path.cwd())
-        self._button = QtWidgets.QPushButton(self._directory, self)
-        self._button.connect("clicked()", self.browse)
-        layout = QtWidgets.QHBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._button)
-
-    caption = stored(str, "caption", "")
-    text = forwarded(str, "text", "_button")
-
-    def _read_directory(self) -> str:
-        return self._directory
-
-    def _write_directory(self, path: str) -> None:
-        path = str(Path(path).absolute())
-        if path == self._directory:
-            return
-        self._directory = path
-        self._button.text = path
-        self.directorySelected.emit(path)
-        self.directoryChanged.emit(path)
-
-    directory = QtCore.Property(str, _read_directory, _write_directory)
-
-    def browse(self) -> None:
-        chosen = QtWidgets.QFileDialog.getExistingDirectory(self, self.caption, self._directory)
-        if chosen:
-            self._write_directory(chosen)
 
 
 @widget_of(ctk)
@@ -330,18 +290,6 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 @widget_of(ctk)
-class ctkComboBox(QtWidgets.QComboBox):
-    """A combo box that can show a text while nothing is chosen."""
-
-    defaultText = stored(str, "defaultText", "")
-
-
-@widget_of(ctk)
-class ctkDoubleSpinBox(QtWidgets.QDoubleSpinBox):
-    """A spin box with decimals."""
-
-
-@widget_of(ctk)
 class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
     """A group box whose check box hides and shows what is in it."""
 
@@ -396,12 +344,3 @@ class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
         height = int(self.document.size.height()) + 2 * self.frameWidth
         if height != self.minimumHeight:
             self.setFixedHeight(height)
-
-
-@widget_of(ctk)
-class ctkMessageBox(QtWidgets.QMessageBox):
-    """A message box that can be told not to come again."""
-
-    dontShowAgain = stored(bool, "dontShowAgain", False)
-    dontShowAgainVisible = stored(bool, "dontShowAgainVisible", False)
-    dontShowAgainSettingsKey = stored(str, "dontShowAgainSettingsKey", "")

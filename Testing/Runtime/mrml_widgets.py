@@ -13,13 +13,11 @@ from .ctk_widgets import ctkSliderWidget
 from .widget_tools import stored, widget_of
 
 Signal = QtCore.Signal
+ACTION = "action:"
 
 
 class SceneWidget(QtWidgets.QWidget):
-    """A widget that is given a scene; the widgets below give it on to those inside them by their ``.ui`` file."""
-
-    mrmlSceneChanged = Signal(object)
-    SIGNALS = {"mrmlSceneChanged": ("vtkMRMLScene*",)}
+    """A widget that is given a scene."""
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -30,7 +28,6 @@ class SceneWidget(QtWidgets.QWidget):
         if scene is not self._scene:
             self._scene = scene
             self._scene_was_set()
-            self.mrmlSceneChanged.emit(scene)
 
     def _scene_was_set(self) -> None:
         """Take notice of another scene."""
@@ -47,8 +44,18 @@ class SceneWidget(QtWidgets.QWidget):
         self._observed = []
 
 
+class SceneParent(SceneWidget):
+    """A widget that gives the scene on to those inside it, by the connections of their ``.ui`` file."""
+
+    mrmlSceneChanged = Signal(object)
+    SIGNALS = {"mrmlSceneChanged": ("vtkMRMLScene*",)}
+
+    def _scene_was_set(self) -> None:
+        self.mrmlSceneChanged.emit(self._scene)
+
+
 @widget_of(slicer)
-class qMRMLWidget(SceneWidget):
+class qMRMLWidget(SceneParent):
     """The parent of what shows a scene."""
 
     def mrmlScene(self) -> Any:
@@ -56,7 +63,7 @@ class qMRMLWidget(SceneWidget):
 
 
 @widget_of(slicer)
-class qSlicerWidget(SceneWidget):
+class qSlicerWidget(SceneParent):
     """The same, as ``.ui`` files of modules have it."""
 
 
@@ -93,7 +100,6 @@ class qMRMLNodeComboBox(SceneWidget):
         "nodeAddedByUser": ("vtkMRMLNode*",),
         "nodeActivated": ("vtkMRMLNode*",),
     }
-    ACTION = "action:"
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
@@ -239,7 +245,7 @@ class qMRMLNodeComboBox(SceneWidget):
         if actions and self._combo_box.count:
             self._combo_box.insertSeparator(self._combo_box.count)
         for text, action in actions:
-            self._combo_box.addItem(text, self.ACTION + action)
+            self._combo_box.addItem(text, ACTION + action)
 
     def _select(self, node: Any) -> None:
         if node is self._node:
@@ -266,17 +272,17 @@ class qMRMLNodeComboBox(SceneWidget):
 
     def _follow_choice(self, index: int) -> None:
         chosen = self._combo_box.itemData(index) or ""
-        if chosen == self.ACTION + "remove":
+        if chosen == ACTION + "remove":
             self.removeCurrentNode()
-        elif chosen.startswith(self.ACTION):
-            self.addNode(chosen.removeprefix(self.ACTION))
+        elif chosen.startswith(ACTION):
+            self.addNode(chosen.removeprefix(ACTION))
         else:
             self.setCurrentNodeID(chosen)
             self.nodeActivated.emit(self._node)
 
 
 @widget_of(slicer)
-class qSlicerScriptedLoadableModuleWidget(SceneWidget):
+class qSlicerScriptedLoadableModuleWidget(SceneParent):
     """What a module's panel stands in; it makes the Python widget and passes on enter and exit."""
 
     def __init__(self, parent: Any = None) -> None:

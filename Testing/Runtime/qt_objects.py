@@ -25,6 +25,8 @@ VIRTUAL_OF_LAYOUTS = frozenset({"minimumSize", "maximumSize", "spacing", "setSpa
 # Shiboken reaches for them itself.
 INTERNAL = frozenset({"emit", "receivers"})
 
+_absent_names: set[str] = set()
+
 
 class PropertyAttribute:
     """A Q_PROPERTY read and set as an attribute; on the class, what stood there before."""
@@ -59,22 +61,25 @@ class AbsentAttribute:
 
 
 def adapt_all() -> None:
-    """Adapt every class of PySide6 that derives from QObject."""
-    classes = [cls for cls in _classes() if issubclass(cls, QtCore.QObject)]
-    properties, offered = _modeled_names(classes)
-    getters = {cls: cls.__getattribute__ for cls in classes if _has_own_look_up(cls)}
+    """Adapt every class of PySide6 that derives from QObject, and hide what any class lacks in Slicer."""
+    classes = list(_classes())
+    objects = [cls for cls in classes if issubclass(cls, QtCore.QObject)]
+    getters = {cls: cls.__getattribute__ for cls in objects if _has_own_look_up(cls)}
     (root,) = (cls for cls in QtCore.QObject.__mro__ if cls.__module__ == "Shiboken")
-    for cls in classes:
-        if cls in offered:
-            _hide_absent(cls, offered[cls])
-        _add_properties(cls, properties.get(cls))
+    known_properties = _known_properties(objects)
+    for cls in objects:
+        _add_properties(cls, known_properties.get(cls))
+    # A class comes before those that derive from it, which may have again what it lacks.
+    for cls in sorted(classes, key=lambda item: len(item.__mro__)):
+        if f"qt.{cls.__name__}" in api.facts()["classes"]:
+            _hide_absent(cls, api.offered(f"qt.{cls.__name__}"))
     QtCore.QObject.className = lambda self: self.metaObject().className()
     # PythonQt knows the object name under this name too, and slicer.util looks for it.
     QtCore.QObject.name = PropertyAttribute("objectName", None)
     for cls, getter in getters.items():
         cls.__getattribute__ = _with_connect(getter)
     # Python lets only the function of the lowest base through once the classes above have one in Python.
-    for cls in classes:
+    for cls in objects:
         cls.__setattr__ = _refusing_unknown(root.__setattr__)
 
 
@@ -84,20 +89,14 @@ def _classes() -> Iterator[type]:
         yield from {value for value in (getattr(module, name) for name in dir(module)) if isinstance(value, type)}
 
 
-def _modeled_names(classes: list[type]) -> tuple[dict[type, frozenset[str]], dict[type, frozenset[str]]]:
-    """Return the properties and all names of classes in Slicer; a base has what any class over it has."""
-    properties: dict[type, frozenset[str]] = {}
-    offered: dict[type, frozenset[str]] = {}
-    by_name = {cls.__name__: cls for cls in classes}
-    for key in api.facts()["classes"]:
-        cls = by_name.get(key.removeprefix("qt."))
-        if cls is None:
-            continue
-        for base in cls.__mro__:
-            if base in by_name.values():
-                properties[base] = properties.get(base, frozenset()) | api.names(key, "properties")
-                offered[base] = offered.get(base, frozenset()) | api.offered(key)
-    return properties, offered
+def _known_properties(objects: list[type]) -> dict[type, frozenset[str]]:
+    """Return the properties of classes in Slicer; a base has what any class over it has."""
+    known: dict[type, frozenset[str]] = {}
+    by_name = {f"qt.{cls.__name__}": cls for cls in objects}
+    for key in by_name.keys() & api.facts()["classes"].keys():
+        for base in by_name[key].__mro__:
+            known[base] = known.get(base, frozenset()) | api.names(key, "properties")
+    return known
 
 
 def _add_properties(cls: Any, known: frozenset[str] | None) -> None:
@@ -109,11 +108,13 @@ def _add_properties(cls: Any, known: frozenset[str] | None) -> None:
 
 
 def _hide_absent(cls: type, known: frozenset[str]) -> None:
-    for name, value in list(vars(cls).items()):
+    for name in dir(cls):
+        value = getattr_static(cls, name)
         if name.startswith("_") or name in known or name in _virtual(cls) or name in INTERNAL:
             continue
-        if api.RESERVED.get(name.rstrip("_")) != name:
+        if api.RESERVED.get(name.rstrip("_")) != name and not isinstance(value, AbsentAttribute):
             setattr(cls, name, AbsentAttribute(name, value))
+            _absent_names.add(name)
 
 
 def _virtual(cls: type) -> frozenset[str]:
@@ -131,6 +132,11 @@ def _with_connect(getter: Callable[[Any, str], Any]) -> Callable[[Any, str], Any
             return MethodType(qt_signals.connect, self)
         if name == "disconnect":
             return MethodType(qt_signals.disconnect, self)
+        if name in _absent_names:
+            # What is not found on the class, PySide6 would look for among Qt's own signals.
+            hidden = getattr_static(type(self), name, None)
+            if isinstance(hidden, AbsentAttribute):
+                return hidden.__get__(self, type(self))
         return getter(self, name)
 
     return look_up
