@@ -23,7 +23,7 @@ from LungSegmentationLib.phantom.dicom_files import write_dicom
 SIZE, SLICES = 64, 10
 KEYS = ("lung_right", "lung_left", "heart")
 OPTIONS = PhantomOptions(in_plane=SIZE, slices=SLICES, complete=True)
-STEPS = 60
+STEPS = 40
 
 
 @cache
@@ -68,7 +68,7 @@ def taught(overlap: str, seed: int = 0) -> nn.Module:
     bands = [(-950, -500), (-200, -20), (20, 3000)]
     masks = torch.from_numpy(np.stack([(patient.ct > low) & (patient.ct < high) for low, high in bands], 1)).float()
     network = build_network(card.network).train()
-    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    optimizer = torch.optim.Adam(network.parameters(), 0.05)
     for _ in range(STEPS):
         output = network(images)
         logits = output[0] if isinstance(output, list) else output
