@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from LungSegmentationScene import Hierarchy, Terminology
 from LungSegmentationScene.Errors import SceneError
+from LungSegmentationScene.VolumeFiles import Lattice
 
 LABELS_ATTRIBUTE = "LungSegmentation.LabelMap"
 """On a segmentation that shows a label map: the ID of that node."""
@@ -125,3 +127,16 @@ def binaryLabelmap(node, segmentId: str):
         return None
     image = node.GetBinaryLabelmapInternalRepresentation(segmentId)
     return None if image is None or image.IsEmpty() else image
+
+
+def labelArray(image):
+    """Return the voxels of a stored label map, (k, j, i), without copying them."""
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+
+
+def lattice(image) -> Lattice:
+    """Return where the voxels of a stored label map lie."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    toRas = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    return Lattice(toRas, tuple(image.GetExtent()))
