@@ -5,6 +5,7 @@ with any network, and says what it ran on. The cache is synthetic, of full size.
 waits for the next batch is an upper bound of the GPU's own waiting, as steps that are under way go on meanwhile.
 
     python Testing/Benchmarks/bench_waiting.py [--device cuda] [--network standard] [--steps 200]
+    python Testing/Benchmarks/bench_waiting.py --tiny      # on the CPU, half a minute: does the script come to its end?
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
+    parser.add_argument("--tiny", action="store_true", help="few small steps of the tiny network on the CPU")
     arguments = parser.parse_args()
+    if arguments.tiny:
+        arguments.device, arguments.network, arguments.batch, arguments.steps = "cpu", "tiny", 2, 10
     chosen = choose_device(arguments.device)
     print(chosen.statement)
     with tempfile.TemporaryDirectory() as folder:
