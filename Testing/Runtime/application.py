@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,8 @@ class Application(QtWidgets.QApplication):
         options.setProperty("noMainWindow", True)
         return options
 
-    def startupEnvironment(self) -> dict[str, str]:
-        return dict(os.environ)
+    def startupEnvironment(self) -> QtCore.QProcessEnvironment:
+        return QtCore.QProcessEnvironment.systemEnvironment()
 
     def translate(self, context: str, text: str) -> str:
         return text
