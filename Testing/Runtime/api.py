@@ -32,9 +32,9 @@ MODELED = {
         ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
     """,
     "slicer": """
-        qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLSegmentsTableView qMRMLSegmentSelectorWidget qMRMLTableView
-        qMRMLPlotView qMRMLPlotWidget qMRMLSliderWidget qMRMLSegmentationShow3DButton qSlicerScriptedLoadableModule
-        qSlicerScriptedLoadableModuleWidget
+        qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLCheckableNodeComboBox qMRMLSegmentsTableView
+        qMRMLSegmentSelectorWidget qMRMLTableView qMRMLPlotView qMRMLPlotWidget qMRMLSliderWidget
+        qMRMLSegmentationShow3DButton qSlicerScriptedLoadableModule qSlicerScriptedLoadableModuleWidget
     """,
 }
 

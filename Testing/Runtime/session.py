@@ -23,10 +23,23 @@ from . import api, qt_objects  # noqa: E402
 
 qt_objects.adapt_all()
 
-from . import application, ctk_widgets, dialogs, parameter_node, qt_module, scripted_module  # noqa: E402
+from . import (  # noqa: E402
+    application,
+    ctk_widgets,
+    dialogs,
+    mrml_widgets,
+    node_selectors,
+    parameter_node,
+    qt_module,
+    sample_data,
+    scripted_module,
+)
 from .scene import Session  # noqa: E402
 
 logger = logging.getLogger(__name__)
+
+# Each made its widgets known as it was imported.
+WIDGETS = (ctk_widgets, mrml_widgets, node_selectors)
 
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -148,6 +161,9 @@ class Runtime:
         ):
             sys.modules[f"slicer.{name}"] = module
             setattr(slicer, name, module)
+        sys.modules["SampleData"] = sample_data.build()
+        slicer.modules.sampleDataSources = {}
+        slicer.modules.sampledata = scripted_module.built_in("SampleData", None)
         self._adapt_utilities()
         self.dialogs.install()
 

@@ -90,7 +90,9 @@ def _check_properties(root: ET.Element, top: Any) -> None:
         known = widget.metaObject()
         for item in element.findall("property"):
             name = item.get("name", "")
-            if item.get("stdset") != "0" and known.indexOfProperty(name) < 0:
+            if name == "buddy":
+                _child(top, item.findtext("cstring", ""))
+            elif item.get("stdset") != "0" and known.indexOfProperty(name) < 0:
                 raise ValueError(f"{element.get('class')} “{element.get('name')}” has no property {name}")
 
 
