@@ -351,7 +351,8 @@ def _write(
         kinds.remove("dicom-seg")
     if files.structures and not prediction.exclusive and any(kind in LABEL_MAPS for kind in kinds):
         kinds.append(STRUCTURES)
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
+        job.reporter.progress("writing", number, len(kinds), kind)
         job.reporter.check_cancelled()
         path = staged / files.name(kind)
         if kind == CONFIDENCE:
@@ -364,6 +365,7 @@ def _write(
         else:
             source = loaded.source if kind in DICOM_FORMATS else None
             prediction.write(path, source, kind, keys=job.keys)
+    job.reporter.progress("writing", len(kinds), len(kinds))
     return {kind: files.name(kind) for kind in kinds}
 
 
