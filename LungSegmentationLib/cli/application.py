@@ -32,7 +32,9 @@ app = typer.Typer(
 
 Events = Annotated[bool, typer.Option("--events", help="Write JSON lines to standard output, not a progress bar.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-DicomFolder = Annotated[Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order.")]
+DicomFolder = Annotated[
+    Path, typer.Argument(metavar="DICOM_DIR", help="Folder with DICOM files, in any order; or a .txt that lists files.")
+]
 CohortFolder = Annotated[Path, typer.Argument(metavar="COHORT", help="Folder of the cohort.")]
 CorrectOption = Annotated[
     list[str] | None,

@@ -40,6 +40,9 @@ def scan(
     volumes: Annotated[
         bool, typer.Option("--volumes", help="Draw each ROI as a conversion would, and tell its volume.")
     ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write everything as JSON into this file.")
+    ] = None,
     events: Events = False,
     verbose: Verbose = False,
 ) -> None:
@@ -52,6 +55,7 @@ def scan(
         from LungSegmentationLib.dicom.scan import scan as scan_folder
         from LungSegmentationLib.labels import load_label_set
         from LungSegmentationLib.listing import print_preview
+        from LungSegmentationLib.storage import write_json
 
         def progress(done: int, total: int, stage: str = "scan") -> None:
             reporter.progress(stage, done, total)
@@ -70,7 +74,11 @@ def scan(
             progress=lambda done, total: progress(done, total, "contours"),
         )
         content = preview_dict(found, plan, previews)
-        if events:
+        if output is not None:
+            write_json(output, content)
+            counts = {"patients": len(found.patients), "cases": len(plan.cases), "skipped": len(plan.skipped)}
+            reporter.result({"scan": output}, counts)
+        elif events:
             reporter.result({}, content)
         elif as_json:
             sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

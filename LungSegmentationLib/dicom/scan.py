@@ -55,7 +55,8 @@ def scan(folder: Path, *, deep: bool = True, threads: int = 4, progress: Progres
     Parameters
     ----------
     folder
-        Of any nesting; links to folders are followed, each folder is entered once.
+        Of any nesting; links to folders are followed, each folder is entered once. Or a text file (``.txt``, UTF-8)
+        that lists files and folders, one a line, as for patients of a database whose files lie in many places.
     deep
         Whether to enter the folders in it.
     threads
@@ -66,12 +67,14 @@ def scan(folder: Path, *, deep: bool = True, threads: int = 4, progress: Progres
     Raises
     ------
     BadInputError
-        There is no such folder.
+        There is no such folder or list.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    paths, unreadable = _listed(folder, deep) if folder.suffix.lower() == ".txt" else ([], [])
+    if folder.is_dir():
+        paths, unreadable = _walk(folder, deep)
+    elif not paths and not unreadable:
         raise BadInputError(f"{folder}: there is no such folder.", "Choose the folder that holds the DICOM files.")
-    paths, unreadable = _walk(folder, deep)
     slices: list[Slice] = []
     rtstructs: list[RTStruct] = []
     other: Counter[str] = Counter()
@@ -100,6 +103,29 @@ def scan(folder: Path, *, deep: bool = True, threads: int = 4, progress: Progres
     if copies:
         warnings = (f"{copies} file(s) are exact copies of others and were left out.", *warnings)
     return ScanResult(patients, tuple(unreadable), dict(sorted(other.items())), len(paths), warnings)
+
+
+def _listed(file: Path, deep: bool) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Return the files that a text file lists, those below listed folders included; none if it is no text file."""
+    if not file.is_file():
+        return [], []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{file} is no list of files: {error}.", "Write one path a line, as UTF-8.") from error
+    paths: list[Path] = []
+    unreadable: list[tuple[Path, str]] = []
+    for line in filter(None, (line.strip() for line in lines)):
+        path = file.parent / line
+        if path.is_dir():
+            inside, refused = _walk(path, deep)
+            paths += inside
+            unreadable += refused
+        elif path.is_file():
+            paths.append(path)
+        else:
+            unreadable.append((path, "It is listed, but not there."))
+    return list(dict.fromkeys(paths)), unreadable
 
 
 def _walk(folder: Path, deep: bool) -> tuple[list[Path], list[tuple[Path, str]]]:

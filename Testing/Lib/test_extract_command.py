@@ -302,6 +302,24 @@ def test_scan_tells_volumes_on_request(phantoms: Path, tmp_path: Path) -> None:
     assert Path(case["folder"]).resolve() == patient(phantoms).resolve()
 
 
+def test_a_list_of_files_stands_for_a_folder(phantoms: Path, tmp_path: Path) -> None:
+    folders = sorted(phantoms.iterdir())
+    listed = tmp_path / "liste é.txt"
+    files = sorted(str(file) for file in folders[0].rglob("*") if file.is_file())
+    listed.write_text("\n".join([*files, "", str(tmp_path / "gone.dcm")]), encoding="utf-8")
+    assert extracted(listed, tmp_path / "out").case == folders[0].name
+    done = lungseg("scan", listed, "--output", tmp_path / "s.json")
+    assert done.returncode == 0
+    content = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert [case["case"] for case in content["cases"]] == [folders[0].name]
+    assert [Path(one["path"]).name for one in content["scan"]["unreadable"]] == ["gone.dcm"]
+    listed.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInputError, match="no list of files"):
+        extracted(listed, tmp_path / "out")
+    with pytest.raises(BadInputError, match="no such folder"):
+        extracted(tmp_path / "none.txt", tmp_path / "out")
+
+
 def block(identifier: str, *spans: tuple[int, int]) -> Segment:
     z, y, x = (slice(*span) for span in spans)
     shape = tuple(stop - start for start, stop in spans)
