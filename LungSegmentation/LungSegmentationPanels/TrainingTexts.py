@@ -17,8 +17,8 @@ def fillChoices(ui) -> None:
         ui.trainingPresetComboBox: (
             (_("Standard U-Net (31 M parameters)"), "standard"),
             (_("Lite (8 M, faster, less memory)"), "lite"),
-            (_("Attention U-Net (31 M, slower)"), "attention"),
-            (_("Tiny (0.5 M, to try things out)"), "tiny"),
+            (_("Attention U-Net (32 M, slower)"), "attention"),
+            (_("Tiny (2 M, to try things out)"), "tiny"),
         ),
         ui.trainingDeviceComboBox: deviceChoices(),
         ui.trainingOverlapComboBox: (

@@ -106,6 +106,11 @@ class ModelReader:
         self._onRead = onRead
         self._known: dict[tuple[Path, int], ModelInfo] = {}
         self._calls: set[Path] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        self._closed = True
 
     @property
     def isReading(self) -> bool:
@@ -127,7 +132,8 @@ class ModelReader:
             self._calls.discard(path)
             info = value if error is None else ModelInfo(path, modelName(path), problem=str(error))
             self._known[path, stamp] = info
-            self._onRead(info)
+            if not self._closed:
+                self._onRead(info)
 
         BackgroundCall(lambda: readModel(path), done)
 
