@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.dicom.ct import CTVolume
     from LungSegmentationLib.dicom.series import CTSeries
 
-__all__ = ["DESCRIPTION", "export_segmentation"]
+__all__ = ["DESCRIPTION", "export_segmentation", "find_series"]
 
 DESCRIPTION = "Exported segmentation, for research only"
 
@@ -102,7 +102,7 @@ def export_segmentation(
         place: Grid | CTVolume = found.grid
         series = None
     else:
-        found, place, series = _on_source(segmentation, kind, source, series_uid, label_set, reporter)
+        found, place, series = _on_source(segmentation, source, series_uid, label_set, reporter)
     reporter.check_cancelled()
     if not found.keys:
         raise BadInputError(f"{segmentation} holds no structure, so there is nothing to write.")
@@ -131,12 +131,53 @@ def _algorithm(text: str) -> AlgorithmInfo:
 
 
 def _on_source(
-    path: Path, kind: str, source: Path, series_uid: str | None, label_set: LabelSet, reporter: Reporter
+    path: Path, source: Path, series_uid: str | None, label_set: LabelSet, reporter: Reporter
 ) -> tuple[SegmentationFile, CTVolume, CTSeries]:
+    series, warnings = find_series(path, source, series_uid, reporter)
+    for warning in warnings:
+        reporter.warning(warning)
+    ct = read_ct(series)
+    return read_segmentation_file(path, label_set, ct), ct, series
+
+
+def find_series(
+    path: Path, source: Path, series_uid: str | None = None, reporter: Reporter | None = None
+) -> tuple[CTSeries, tuple[str, ...]]:
+    """Find the CT that a segmentation was made on.
+
+    Parameters
+    ----------
+    path
+        The segmentation. An RTSTRUCT is matched as in a conversion; a DICOM SEG by the series it refers to, else by
+        its frame of reference, and by its voxels; all others by their voxels.
+    source
+        Folder with the DICOM of the CT, among other files and series.
+    series_uid
+        Series Instance UID; needed where several series have the same voxels.
+    reporter
+        Hears of the progress, and may ask to stop.
+
+    Returns
+    -------
+    series
+        The CT.
+    warnings
+        What a person should know of the match.
+
+    Raises
+    ------
+    BadInputError
+        If the folder holds no CT, or several fit.
+    GeometryError
+        If none fits.
+    """
+    reporter = reporter or SilentReporter()
+
     def scanned(done: int, total: int) -> None:
         reporter.progress("scan", done, total)
         reporter.check_cancelled()
 
+    kind = segmentation_kind(path)
     found = scan(source, progress=scanned)
     every = [series for patient in found.patients for series in patient.series]
     if not every:
@@ -151,18 +192,13 @@ def _on_source(
         links, refused = match(read_rtstruct(path, with_contours=False), every)
         if not links:
             raise BadInputError(" ".join(refused) or f"No CT in {source} belongs to {path}.")
-        for warning in links[0].warnings:
-            reporter.warning(warning)
-        series = links[0].series
-    elif kind == "dicom-seg":
+        return links[0].series, links[0].warnings
+    if kind == "dicom-seg":
         seg = read_seg(path)
         named = [one for one in every if one.series_uid in seg.series_uids]
         same = [one for one in every if one.frame_of_reference_uid == seg.frame_of_reference_uid]
-        series = _only_one(path, named or same or every, source)
-    else:
-        series = _only_one(path, every, source)
-    ct = read_ct(series)
-    return read_segmentation_file(path, label_set, ct), ct, series
+        every = named or same or every
+    return _only_one(path, every, source), ()
 
 
 def _only_one(path: Path, candidates: Sequence[CTSeries], source: Path) -> CTSeries:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from LungSegmentationLib.cohort.case import DrawnOn, draw_structures
 from LungSegmentationLib.dicom.header_reader import fetch, read_header
+from LungSegmentationLib.dicom.images import CT_CLASSES
 from LungSegmentationLib.dicom.readers.seg import SEG_CLASSES, DicomSeg, read_seg
 from LungSegmentationLib.dicom.readers.seg_nrrd import SegNrrd, holds_segments, read_seg_nrrd
 from LungSegmentationLib.dicom.readers.segment_names import match_segments
@@ -29,6 +31,8 @@ __all__ = [
     "SegmentationFile",
     "SegmentationKind",
     "described",
+    "is_ct_image",
+    "is_dicom_segmentation",
     "own_grid",
     "placement",
     "read_segmentation_file",
@@ -135,6 +139,26 @@ def _unknown(path: Path, modality: str = "") -> UnsupportedFileError:
     )
 
 
+def is_dicom_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM SEG or RTSTRUCT; False for any other file, and for one that cannot be read."""
+    if path.name.lower().endswith(VOLUME_ENDINGS):
+        return False
+    try:
+        return segmentation_kind(path) in {"dicom-seg", "rtstruct"}
+    except LungSegError:
+        return False  # asked of every file of a folder: most are something else
+
+
+def is_ct_image(path: Path) -> bool:
+    """Whether a file is a DICOM CT image; False for any other file, and for one that cannot be read."""
+    if path.name.lower().endswith(VOLUME_ENDINGS):
+        return False
+    try:
+        return read_header(fetch(path)).sop_class in CT_CLASSES
+    except LungSegError:
+        return False  # asked of any file of a folder
+
+
 def own_grid(path: Path) -> Grid | None:
     """Return the grid that a file knows by itself: of the image that was segmented; None for DICOM SEG and RTSTRUCT.
 
@@ -147,9 +171,20 @@ def own_grid(path: Path) -> Grid | None:
     if kind in {"dicom-seg", "rtstruct"}:
         return None
     if kind == "seg.nrrd":
-        found = read_seg_nrrd(path)
-        return _whole_grid(found)
-    return read_array(path)[0]
+        return _whole_grid(read_seg_nrrd(path))
+    return _header_grid(path)
+
+
+def _header_grid(path: Path) -> Grid:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return read_array(path)[0]  # which says what is wrong
+    if reader.GetDimension() != 3:
+        return read_array(path)[0]
+    return Grid(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
 def placement(path: Path) -> Callable[[Grid], bool]:
@@ -176,7 +211,7 @@ def placement(path: Path) -> Callable[[Grid], bool]:
             (offset := _offset(part, grid)) is not None
             and all(span.stop > span.start for span in _common(part, grid, offset)[1])
         )
-    whole = read_array(path)[0]
+    whole = _header_grid(path)
     return lambda grid: whole.matches(grid, GRID_TOLERANCE)
 
 

@@ -134,6 +134,8 @@ def evaluate_pairs(
             failures.append((pair.case, str(error)))
             reporter.warning(str(error), pair.case)
         else:
+            for warning in loaded.warnings:
+                reporter.warning(warning, pair.case)
             scored.append(scores)
             if visit is not None:
                 visit(loaded, scores)

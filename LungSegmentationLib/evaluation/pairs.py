@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,17 +15,29 @@ from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, read_record
 from LungSegmentationLib.errors import BadInputError, GeometryError, UsageError
 from LungSegmentationLib.evaluation.case_scores import Segmentation
+from LungSegmentationLib.exporting import find_series
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.record import PredictionRecord, read_record_of
 from LungSegmentationLib.inference.sources import RECORD_ENDING
 from LungSegmentationLib.labels import LabelSet
-from LungSegmentationLib.structures import Labels, StructureMap
-from LungSegmentationLib.volumes import VOLUME_ENDINGS, read_volume, volume_stem
+from LungSegmentationLib.segmentation_files import (
+    GRID_TOLERANCE,
+    SEGMENTATION_ENDINGS,
+    SegmentationFile,
+    described,
+    is_ct_image,
+    is_dicom_segmentation,
+    own_grid,
+    read_segmentation_file,
+    segmentation_kind,
+    segmentation_stem,
+)
+from LungSegmentationLib.volumes import VOLUME_ENDINGS, read_volume
+
+if TYPE_CHECKING:
+    from LungSegmentationLib.cohort.case import DrawnOn
 
 __all__ = ["FilePair", "Loadable", "LoadedCase", "Pairing", "find_pairs", "read_segmentation"]
-
-GRID_TOLERANCE = 0.01
-"""mm by which corners may differ: NIfTI keeps 32-bit numbers, and a hundredth of a millimeter changes no score."""
 
 STRUCTURES, LABELS = "structures", "labels"
 _NO_SEGMENTATION = {"ct", "confidence"}
@@ -51,6 +63,8 @@ class LoadedCase:
         How sure the network is of each structure that it found, 0–1, where the prediction's record says so.
     remarks
         What the record of the prediction warns of.
+    warnings
+        What was left out of the files, and what else was seen in them.
     """
 
     case: str
@@ -61,6 +75,7 @@ class LoadedCase:
     ct: NDArray[np.int16] | None = None
     confidence: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Loadable(Protocol):
@@ -85,9 +100,11 @@ class FilePair:
     case
         Its name.
     prediction, reference
-        Label maps, or bit fields where the file is called ``structures``.
+        Any segmentation files. Where no voxel of the prediction belongs to two structures, it is taken for one that
+        can hold no overlaps, and compared as a label map.
     ct
-        CT on the same grid, for pictures; None without.
+        CT on the same grid, for pictures and for contours to be drawn on: a volume, or a folder of DICOM; None
+        without.
     annotated
         Structures that were drawn; None if nobody said.
     """
@@ -108,84 +125,89 @@ class FilePair:
         BadInputError
             If a file is damaged or holds something else.
         """
-        reference, grid = read_segmentation(self.reference, label_set)
-        prediction, predicted_grid = read_segmentation(self.prediction, label_set)
-        if not grid.matches(predicted_grid, GRID_TOLERANCE):
+        ct, on = self._read_ct()
+        if on is None and segmentation_kind(self.reference) in {"dicom-seg", "rtstruct", "seg.nrrd"}:
+            # Such a file need not say how far the images went: the other side may.
+            on = own_grid(self.prediction)
+        reference = read_segmentation_file(self.reference, label_set, on)
+        prediction = read_segmentation_file(self.prediction, label_set, on or reference.grid)
+        grid = reference.grid
+        if not grid.matches(prediction.grid, GRID_TOLERANCE):
             raise GeometryError(
-                f"{self.prediction} and {self.reference} lie on different grids: {_described(predicted_grid)} "
-                f"against {_described(grid)}.",
+                f"{self.prediction} and {self.reference} lie on different grids: {described(prediction.grid)} "
+                f"against {described(grid)}.",
                 "Write the prediction on the grid of the reference's CT.",
             )
+        if ct is not None and on is not None:
+            place = on if isinstance(on, Grid) else on.grid
+            if not grid.matches(place, GRID_TOLERANCE):
+                raise GeometryError(
+                    f"The CT {self.ct} and {self.reference} lie on different grids: {described(place)} against "
+                    f"{described(grid)}.",
+                    "Give the CT that the structures were drawn on.",
+                )
         record = _record_beside(self.prediction)
         sure = {} if record is None else {key: found.confidence for key, found in record.structures.items()}
         return LoadedCase(
             self.case,
-            prediction,
-            reference,
+            prediction.structures if _keeps_overlaps(prediction) else prediction.structures.label_map(),
+            _compared(reference),
             grid,
             self.annotated,
-            self._read_ct(grid),
+            ct,
             {key: value for key, value in sure.items() if value is not None},
             () if record is None else record.warnings,
+            (
+                *(f"Prediction: {warning}" for warning in prediction.warnings),
+                *(f"Reference: {warning}" for warning in reference.warnings),
+            ),
         )
 
-    def _read_ct(self, grid: Grid) -> NDArray[np.int16] | None:
+    def _read_ct(self) -> tuple[NDArray[np.int16] | None, Grid | DrawnOn | None]:
+        """Return HU, and what contours are drawn on."""
         if self.ct is None:
-            return None
+            return None, None
+        if self.ct.is_dir():
+            from LungSegmentationLib.dicom.ct import read_ct
+
+            drawn = self.reference if is_dicom_segmentation(self.reference) else self.prediction
+            volume = read_ct(find_series(drawn, self.ct)[0])
+            return volume.array, volume
         image = read_volume(self.ct)
-        if not grid.matches(Grid.of(image), GRID_TOLERANCE):
-            raise GeometryError(
-                f"The CT {self.ct} and {self.reference} lie on different grids: {_described(Grid.of(image))} "
-                f"against {_described(grid)}.",
-                "Give the CT that the structures were drawn on.",
-            )
         # Pictures need no more; a CT in floating point would take four times the memory.
         ct: NDArray[np.int16] = np.nan_to_num(np.clip(sitk.GetArrayFromImage(image), -32768, 32767)).astype(np.int16)
-        return ct
+        return ct, Grid.of(image)
+
+
+def _compared(reference: SegmentationFile) -> Segmentation:
+    """Return a reference as drawn wherever it is: it is painted where the prediction is a label map."""
+    return reference.structures.label_map() if reference.kind == "label map" else reference.structures
+
+
+def _keeps_overlaps(prediction: SegmentationFile) -> bool:
+    return prediction.kind == "bits" or not prediction.exclusive
 
 
 def read_segmentation(path: Path, label_set: LabelSet) -> tuple[Segmentation, Grid]:
-    """Read a label map, or a bit field from a file called ``structures``, and its grid.
+    """Read a segmentation that knows its own grid: a label map stays one, all others are as drawn.
 
     Raises
     ------
     BadInputError
-        If values are not whole numbers, or none of the label set's.
+        If values are not whole numbers, or none of the label set's, or the file is of another kind.
     """
-    image = read_volume(path)
-    values: NDArray[Any] = sitk.GetArrayFromImage(image)
-    is_bits = volume_stem(path) == STRUCTURES
-    highest = (1 << len(label_set)) - 1 if is_bits else len(label_set)
-    kind = "structure bits" if is_bits else "a label map"
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
-        raise BadInputError(f"{path} is not {kind}: it holds values that are no whole numbers.")
-    low, high = values.min(initial=0), values.max(initial=0)
-    if low < 0 or high > highest:
-        raise BadInputError(
-            f"{path} is not {kind} of the label set {label_set.name}: it holds the value {low if low < 0 else high:g}, "
-            f"and 0 to {highest} are known.",
-            "Choose the label set that it was made with.",
-        )
-    labels: Labels = values.astype(np.uint8, copy=False)
-    return (StructureMap(label_set, labels) if is_bits else labels), Grid.of(image)
+    found = read_segmentation_file(path, label_set)
+    return _compared(found), found.grid
 
 
 def _record_beside(path: Path) -> PredictionRecord | None:
     """Return the record of the prediction that a file is part of; None where there is none."""
-    for name in (RECORD_ENDING, f"{volume_stem(path)}.{RECORD_ENDING}"):
+    for name in (RECORD_ENDING, f"{segmentation_stem(path)}.{RECORD_ENDING}"):
         file = path.parent / name
         record = read_record_of(file) if file.is_file() else None
         if record is not None and path.name in record.files.values():
             return record
     return None
-
-
-def _described(grid: Grid) -> str:
-    size = "×".join(map(str, grid.size))
-    spacing = "×".join(f"{step:.4g}" for step in grid.spacing)
-    origin = ", ".join(f"{value:.4g}" for value in grid.origin)
-    x, y, z = (" ".join(f"{part:.3g}" for part in axis) for axis in grid.axes.T)
-    return f"{size} voxels of {spacing} mm from ({origin}), axes ({x}), ({y}), ({z})"
 
 
 @dataclass(frozen=True)
@@ -291,7 +313,7 @@ def _some(sides: dict[str, _Side]) -> str:
 
 def _side(path: Path) -> dict[str, _Side]:
     if path.is_file():
-        stem = volume_stem(path)
+        stem = segmentation_stem(path)
         folder = CasePaths(path.parent)
         known = folder.record.is_file() and stem in {STRUCTURES, LABELS}
         return {stem: _case_folder(folder, only=path) if known else _Side({_kind(path): path})}
@@ -306,7 +328,7 @@ def _side(path: Path) -> dict[str, _Side]:
     if not sides:
         raise BadInputError(
             f"{path} holds no segmentation.",
-            f"Give a file ({', '.join(VOLUME_ENDINGS)}), a folder of them, or a cohort.",
+            f"Give a file ({', '.join(SEGMENTATION_ENDINGS)}), a folder of them, or a cohort.",
         )
     return sides
 
@@ -318,12 +340,16 @@ def _case_folder(case: CasePaths, only: Path | None = None) -> _Side:
 
 
 def _plain_folder(folder: Path) -> dict[str, _Side]:
+    entries = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+    files = [entry for entry in entries if entry.is_file()]
+    segmentations = [entry for entry in files if _may_be_segmentation(entry)]
+    if len(segmentations) < len(files) and any(map(is_dicom_segmentation, segmentations)) and _holds_ct(files):
+        # A patient's DICOM: contours among the slices that they are drawn on.
+        return {folder.resolve().name: _subfolder(folder)}
     sides: dict[str, _Side] = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_file() and entry.name.lower().endswith(VOLUME_ENDINGS):
-            name, side = volume_stem(entry), _Side({_kind(entry): entry})
+    for entry in entries:
+        if entry in segmentations:
+            name, side = segmentation_stem(entry), _Side({_kind(entry): entry})
         elif entry.is_dir():
             case = CasePaths(entry)
             name, side = entry.name, _case_folder(case) if case.record.is_file() else _subfolder(entry)
@@ -338,20 +364,36 @@ def _plain_folder(folder: Path) -> dict[str, _Side]:
 
 
 def _subfolder(folder: Path) -> _Side:
-    volumes = sorted(f for f in folder.iterdir() if f.is_file() and f.name.lower().endswith(VOLUME_ENDINGS))
-    files = {volume_stem(f): f for f in volumes if not f.name.startswith(".")}
-    ct = files.get("ct")
-    named = {kind: files[kind] for kind in (STRUCTURES, LABELS) if kind in files}
+    every = [entry for entry in sorted(folder.iterdir()) if entry.is_file() and not entry.name.startswith(".")]
+    files = [entry for entry in every if _may_be_segmentation(entry)]
+    cts = [entry for entry in files if segmentation_stem(entry) == "ct"]
+    # Slices of a CT beside contours: what these are drawn on.
+    ct = cts[0] if cts else folder if _holds_ct(every) else None
+    named: dict[str, Path] = {}
+    for ending in (*VOLUME_ENDINGS, *SEGMENTATION_ENDINGS):
+        for entry in files:
+            if segmentation_stem(entry) in {STRUCTURES, LABELS} and entry.name.lower().endswith(ending):
+                named.setdefault(_kind(entry), entry)
     if named:
         return _Side(named, ct)
-    others = [f for stem, f in files.items() if stem not in _NO_SEGMENTATION]
+    others = [entry for entry in files if segmentation_stem(entry) not in _NO_SEGMENTATION]
     if len(others) > 1:
         raise BadInputError(
-            f"{folder} holds several volumes and none is called labels: {', '.join(f.name for f in others[:4])}.",
-            "Call the label map labels.nii.gz, or keep one file a case.",
+            f"{folder} holds several segmentations and none is called labels: {', '.join(f.name for f in others[:4])}.",
+            "Call the one that is meant labels, or keep one file a case.",
         )
-    return _Side({LABELS: others[0]} if others else {}, ct)
+    return _Side({_kind(others[0]): others[0]} if others else {}, ct)
+
+
+def _may_be_segmentation(path: Path) -> bool:
+    return path.name.lower().endswith(VOLUME_ENDINGS) or is_dicom_segmentation(path)
+
+
+def _holds_ct(files: Iterable[Path]) -> bool:
+    return any(not _may_be_segmentation(file) and is_ct_image(file) for file in files)
 
 
 def _kind(path: Path) -> str:
-    return STRUCTURES if volume_stem(path) == STRUCTURES else LABELS
+    """Return whether a file can hold structures that overlap, or one label a voxel."""
+    overlaps = path.name.lower().endswith(".seg.nrrd") or not path.name.lower().endswith(VOLUME_ENDINGS)
+    return STRUCTURES if overlaps or segmentation_stem(path) == STRUCTURES else LABELS

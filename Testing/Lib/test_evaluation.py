@@ -197,7 +197,7 @@ def test_folders_without_counterparts_without_files_or_with_doubtful_ones_are_re
         find_pairs(tmp_path / "nowhere", tmp_path / "r", LABELS)
     write(hearts(), tmp_path / "doubt" / "b" / "one.nii.gz")
     write(hearts(), tmp_path / "doubt" / "b" / "two.nii.gz")
-    with pytest.raises(BadInputError, match="several volumes"):
+    with pytest.raises(BadInputError, match="several segmentations"):
         find_pairs(tmp_path / "doubt", tmp_path / "r", LABELS)
     write(hearts(), tmp_path / "twice" / "b.nii.gz")
     write(hearts(), tmp_path / "twice" / "b.nrrd")
