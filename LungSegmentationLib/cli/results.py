@@ -205,3 +205,63 @@ def evaluate(
             typer.echo(f"Read {done.files['report'].resolve()}")
 
     raise typer.Exit(run_command("evaluate", work, events=events, verbose=verbose))
+
+
+@app.command()
+def export(
+    segmentation: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SEGMENTATION",
+            help="Label map, structures.nii.gz, .seg.nrrd, DICOM SEG or RTSTRUCT; may be edited.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="File to write: .nii.gz .nrrd .mha .seg.nrrd .seg.dcm .rtstruct.dcm; or see --format.",
+        ),
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--source",
+            metavar="DICOM_DIR",
+            help="The CT, for DICOM formats and to read an RTSTRUCT; others may be there.",
+        ),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option("--series", metavar="UID", help="Which series of --source, if several fit.")
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help="One of: nifti, nrrd, mha, seg.nrrd, dicom-seg, rtstruct."),
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option("--description", help="Series description; by default what the segmentation says.")
+    ] = None,
+    label_set: Annotated[str, typer.Option("--label-set", help="Name or file of the label set.")] = "thorax",
+    events: Events = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write a segmentation in another format, overlaps kept, for example as DICOM after it was corrected by hand."""
+
+    def work(reporter: Reporter) -> None:
+        from LungSegmentationLib.exporting import export_segmentation
+        from LungSegmentationLib.labels import load_label_set
+
+        written = export_segmentation(
+            segmentation,
+            output,
+            reporter,
+            source=source,
+            series_uid=series,
+            format=file_format,
+            label_set=load_label_set(label_set),
+            description=description,
+        )
+        if not events:
+            typer.echo(f"Wrote {written.resolve()}")
+
+    raise typer.Exit(run_command("export", work, events=events, verbose=verbose))
