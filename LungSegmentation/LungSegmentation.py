@@ -107,7 +107,7 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.startswith("LungSegmentation")]:
             if name.split(".")[0] in {"LungSegmentationPanels", "LungSegmentationScene"} and name not in kept:
                 del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
+        slicer.util.reloadScriptedModule(self.moduleName)
 
     def onSceneStartClose(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
         """The parameter node goes with the scene."""
@@ -131,13 +131,131 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class LungSegmentationLogic(ScriptedLoadableModuleLogic):
-    """What scripts and the Python console use; each method imports the part of the scene that does it."""
+    """What scripts and the Python console use; each method imports the part of the scene that does it.
+
+    What a user can mend is raised as ``LungSegmentationScene.Errors.SceneError``, with a sentence and a hint.
+    """
 
     def parameters(self):
         """Return the parameters of the panels, which are saved with the scene."""
         from LungSegmentationScene.Parameters import LungSegmentationParameters
 
         return LungSegmentationParameters(self.getParameterNode())
+
+    def importPatient(self, path: Path | str, case: str | None = None, allRois: bool = False) -> tuple:
+        """Load a patient's CT and structures from a DICOM folder; waits, the window staying alive.
+
+        Parameters
+        ----------
+        path
+            Folder with DICOM files.
+        case
+            Which patient or series; not needed where there is one.
+        allRois
+            Also the ROIs that are none of the structures.
+
+        Returns
+        -------
+        tuple
+            CT node, and segmentation node (None where nothing is drawn).
+        """
+        from LungSegmentationScene import Import
+
+        imported = Import.importPatient(path, case=case, allRois=allRois)
+        return imported.volumeNode, imported.segmentationNode
+
+    def convertCohort(self, path: Path | str, cohort: Path | str, wait: bool = True, **options: object):
+        """Convert all patients of a DICOM folder into a cohort; options as of ``lungseg convert``.
+
+        Returns
+        -------
+        SceneJob
+            The job; with ``wait`` it has ended.
+        """
+        from LungSegmentationScene import Import
+
+        return _waited(Import.convertCohort(path, cohort, **options), wait)
+
+    def prepareCohort(self, cohort: Path | str, wait: bool = True, **options: object):
+        """Make a cohort ready for training; options as of ``lungseg prepare``.
+
+        Returns
+        -------
+        SceneJob
+            The job; with ``wait`` it has ended.
+        """
+        from LungSegmentationScene import Training
+
+        return _waited(Training.prepareCohort(cohort, **options), wait)
+
+    def startTraining(self, cohort: Path | str, run: str | None = None, resume: bool = False, **settings: object):
+        """Start a training, which goes on when Slicer is closed; returns at once.
+
+        Parameters
+        ----------
+        cohort
+            A prepared cohort.
+        run
+            Name of the run; default date and time.
+        resume
+            Go on with that run from its last checkpoint.
+        settings
+            As of ``lungseg train``: ``epochs=50, network="lite", device="cuda"``.
+
+        Returns
+        -------
+        SceneJob
+            The running job; ``job.stop()`` ends it with a checkpoint, ``job.wait()`` waits for it.
+        """
+        from LungSegmentationScene import Training
+
+        return Training.startTraining(cohort, run, resume=resume, **settings)
+
+    def segment(self, ct, model: Path | str, wait: bool = True, **options: object):
+        """Segment a CT node (or a list of them) with a model.
+
+        Returns
+        -------
+        vtkMRMLSegmentationNode, list or SceneJob
+            The result; the running job where ``wait`` is False.
+        """
+        from LungSegmentationScene import Inference
+
+        return Inference.segment(ct, model, wait=wait, **options)
+
+    def evaluate(self, segmentation, reference, ct=None, wait: bool = True):
+        """Compare two segmentations or label maps.
+
+        Returns
+        -------
+        vtkMRMLTableNode or SceneJob
+            Dice, IoU, HD95, surface Dice and volumes; the running job where ``wait`` is False.
+        """
+        from LungSegmentationScene import Evaluation
+
+        return Evaluation.evaluate(segmentation, reference, ct, wait=wait)
+
+    def exportSegmentation(self, segmentation, path: Path | str, source: Path | str | None = None, wait: bool = True):
+        """Write a segmentation as NIfTI, seg.nrrd, DICOM SEG or RTSTRUCT, by the ending of the file.
+
+        Parameters
+        ----------
+        segmentation, path
+            What and where.
+        source
+            Folder of the CT's DICOM files, to which SEG and RTSTRUCT refer; default where the CT came from.
+        wait
+            Whether to wait, the window staying alive.
+        """
+        from LungSegmentationScene import Inference
+
+        return Inference.exportSegmentation(segmentation, path, source, wait=wait)
+
+
+def _waited(job, wait: bool):
+    if wait:
+        job.wait()
+    return job
 
 
 class LungSegmentationTest(ScriptedLoadableModuleTest):

@@ -71,7 +71,6 @@ class JobBar:
         self.logText.objectName = f"{name}LogText"
         self.logText.toolTip = _("What the job says")
         self.logText.readOnly = True
-        self.logText.lineWrapMode = qt.QPlainTextEdit.NoWrap
         self.logText.setFixedHeight(LOG_HEIGHT)
         self.logText.visible = False
         rows.addWidget(self.logText)
