@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,22 @@ class qSlicerScriptedLoadableModuleWidget(SceneParent):
         if hasattr(self._python_widget, "exit"):
             self._python_widget.exit()
 
+    def reload(self) -> None:
+        # slicer.util.reloadScriptedModule has read the file anew and let go of the former widget by then.
+        name = self._module.name
+        self._python_widget = getattr(sys.modules[name], f"{name}Widget")(self)
+        self._python_widget.setup()
+        setattr(slicer.modules, f"{name}Widget", self._python_widget)
+
     def _read_entered(self) -> bool:
         return self._entered
 
     isEntered = QtCore.Property(bool, _read_entered)
+
+
+@widget_of(slicer)
+class qMRMLPlotWidget(SceneParent):
+    """The place of a plot in the layout, with its node; the runtime draws no plots."""
+
+    def mrmlScene(self) -> Any:
+        return self._scene
