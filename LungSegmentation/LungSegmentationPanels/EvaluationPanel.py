@@ -110,7 +110,15 @@ class EvaluationPanel(Panel):
                 first.setToolTip(f"{name}: {outcomes[row]}")
                 cells = [textItem("–" if v[row] is None else form.format(v[row])) for v, form in columns]
                 rows.append([first, *cells])
-        fillRows(self.ui.evaluationScoresTable, rows)
+        ui = self.ui
+        fillRows(ui.evaluationScoresTable, rows)
+        for widget in (
+            ui.evaluationScoresTable,
+            ui.evaluationChartButton,
+            ui.evaluationReportButton,
+            ui.evaluationSaveButton,
+        ):
+            widget.visible = table is not None
 
     def _report(self) -> Path | None:
         table = self.parameters.evaluationTable if self.parameters is not None else None

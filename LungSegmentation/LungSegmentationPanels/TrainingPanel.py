@@ -338,7 +338,10 @@ class TrainingPanel(Panel):
                 self._showCurves()
 
     def _fillRuns(self) -> None:
-        table, runs = self.ui.trainingRunsTable, self.runs()
+        ui, runs = self.ui, self.runs()
+        table = ui.trainingRunsTable
+        for widget in (table, ui.trainingResumeButton, ui.trainingOpenFolderButton, ui.trainingUseButton):
+            widget.visible = bool(runs)
         rows = []
         for run in runs:
             epochs = "–" if run.epoch is None else f"{run.epoch} / {run.epochs}" if run.epochs else str(run.epoch)
@@ -357,9 +360,12 @@ class TrainingPanel(Panel):
 
     def _fillDice(self) -> None:
         curves = self.curves.get(self.shownRun) if self.selectedRun() is not None else None
-        self.ui.trainingShownRunLabel.text = (
-            _("Dice of {run}").format(run=self.shownRun) if curves is not None and curves.epochs else ""
-        )
+        shown = curves is not None and bool(curves.epochs)
+        ui = self.ui
+        ui.trainingShownRunLabel.text = _("Dice of {run}").format(run=self.shownRun) if shown else ""
+        for widget in (ui.trainingDiceTable, ui.trainingLossChartButton, ui.trainingDiceChartButton):
+            widget.visible = shown
+        ui.trainingShownRunLabel.visible = shown
         rows = []
         if curves is not None:
             last, best = curves.lastDice, curves.bestDice
