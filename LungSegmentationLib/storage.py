@@ -41,6 +41,7 @@ _CURES = {
     errno.EPERM: "writing there is not allowed. Choose a folder that you may write to.",
     errno.EROFS: "the disk is read-only. Choose a folder that you may write to.",
     errno.ENOTDIR: "a part of this path is a file, not a folder. Choose another path.",
+    errno.EISDIR: "a folder of that name is in the way. Choose another path.",
     errno.EEXIST: "a file of that name is in the way. Choose another path.",
     errno.ENAMETOOLONG: "the path is too long. Choose a shorter one.",
 }

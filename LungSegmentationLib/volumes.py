@@ -18,7 +18,7 @@ from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedF
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.storage import atomic_path
 
-__all__ = ["VOLUME_ENDINGS", "read_array", "read_volume", "volume_stem", "write_volume"]
+__all__ = ["VOLUME_ENDINGS", "itk_path", "read_array", "read_volume", "volume_stem", "write_volume"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -43,6 +43,23 @@ def volume_stem(path: Path) -> str:
         if path.name.lower().endswith(ending):
             return path.name[: -len(ending)]
     return path.stem
+
+
+def itk_path(path: Path) -> str:
+    """Return a path as ITK takes it, which ends the process for a name that is no UTF-8.
+
+    Raises
+    ------
+    UnsupportedFileError
+        If it is such a name, as old disks and archives have them.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "replace").decode()
+        raise UnsupportedFileError(f"The name {shown} is not in UTF-8.", "Rename the file or folder.") from error
+    return text
 
 
 def read_volume(path: Path) -> sitk.Image:
@@ -83,7 +100,7 @@ def _read_with_itk(path: Path) -> sitk.Image:
     if not path.name.lower().endswith(VOLUME_ENDINGS):
         raise UnsupportedFileError(f"{path} is of an unknown kind.", f"Known are {', '.join(VOLUME_ENDINGS)}.")
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         raise BadInputError(f"{path} cannot be read as a volume: it is damaged or of another format.") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
@@ -107,7 +124,7 @@ def _read_directly(path: Path) -> tuple[Grid, NDArray[Any]] | None:
         if array is None:
             return None
         reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
+        reader.SetFileName(itk_path(path))
         reader.ReadImageInformation()
     except (EOFError, isal_zlib.error) as error:  # type: ignore[misc]  # its stub calls it an instance
         raise BadInputError(f"{path} is damaged: its compressed data cannot be read to the end.") from error
@@ -180,7 +197,7 @@ def _write_with_itk(image: sitk.Image, partial: Path, path: Path) -> None:
     """Write a file and make sure that it is whole: on a full disk ITK can cut a file off and say nothing."""
     voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel() * image.GetSizeOfPixelComponent()
     try:
-        sitk.WriteImage(image, str(partial), useCompression=partial.suffix.lower() in {".nrrd", ".mha"})
+        sitk.WriteImage(image, itk_path(partial), useCompression=partial.suffix.lower() in {".nrrd", ".mha"})
         whole = _is_whole(partial, voxels)
     except RuntimeError:
         whole = False

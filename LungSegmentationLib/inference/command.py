@@ -235,7 +235,8 @@ def _prepare(
             reporter.warning(warning, model.name)
         records.append(
             ModelRecord(
-                file=model.name,
+                # A name that is no UTF-8 reaches Python as half characters, which no file of text takes.
+                file=model.name.encode("utf-8", "replace").decode(),
                 sha256=file_digest(model),
                 software_version=card.software["lungsegmentation"],
                 data_fingerprint=card.data_fingerprint,
@@ -263,14 +264,16 @@ def _one_case(
         fingerprint = case.fingerprint()
     except LungSegError as error:
         return _not_done(case, error, job, faults)
-    before = read_record_of(files.folder / files.record)
+    before = read_record_of(files.record_path)
     stale: tuple[str, ...] = ()
     if before is not None and not before.is_of(job.key, fingerprint):
         stale = _tell_others(before, case, files, job)
         before = None
     if existing == "keep" and before is not None and _is_whole(before, files, job):
         reporter.log(f"{case.name}: kept, as nothing has changed")
-        return PredictedCase(case.name, "kept", _paths(files, before), before)
+        if before.marked:
+            reporter.warning(f"CHECK THIS RESULT: {' '.join(before.warnings)}", case.name)
+        return _told(PredictedCase(case.name, "kept", _paths(files, before), before), reporter)
     with staging(files) as staged:
         try:
             loaded = case.load()
@@ -285,7 +288,7 @@ def _one_case(
             return _not_done(case, error, job, faults)
         try:
             written = _write(prediction, loaded, case, files, staged, job)
-        except (CancelledError, StorageError):
+        except (CancelledError, StorageError, OSError):
             raise  # the next case could not be written either
         except Exception as error:  # noqa: BLE001 - as above
             return _not_done(case, error, job, faults)
@@ -295,7 +298,10 @@ def _one_case(
         record = _record(prediction, loaded, case, job, fingerprint, written)
         write_record_of(record, staged / files.record)
         put_in_place(staged, files, stale)
-    outcome = PredictedCase(case.name, "predicted", _paths(files, record), record)
+    return _told(PredictedCase(case.name, "predicted", _paths(files, record), record), reporter)
+
+
+def _told(outcome: PredictedCase, reporter: Reporter) -> PredictedCase:
     reporter.result(outcome.files, outcome.summary())
     return outcome
 
@@ -332,7 +338,7 @@ def _is_whole(record: PredictionRecord, files: ResultFiles, job: _Job) -> bool:
 
 def _paths(files: ResultFiles, record: PredictionRecord) -> dict[str, Path]:
     found = {kind: files.folder / name for kind, name in record.files.items()}
-    return {**found, "record": files.folder / files.record}
+    return {**found, "record": files.record_path}
 
 
 def _write(

@@ -20,7 +20,7 @@ from LungSegmentationLib.dicom.writers import DicomSource, source_of
 from LungSegmentationLib.errors import BadInputError, LungSegError, StorageError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.hounsfield import as_hounsfield
-from LungSegmentationLib.volumes import read_array
+from LungSegmentationLib.volumes import itk_path, read_array
 
 __all__ = ["DicomCase", "InputCase", "LoadedInput", "VolumeCase", "has_bytes"]
 
@@ -193,10 +193,10 @@ class VolumeCase:
 def has_bytes(path: Path) -> bool:
     """Whether a volume file holds 8-bit values, as segmentations do; a file that cannot be read does not."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
+        reader.SetFileName(itk_path(path))
         reader.ReadImageInformation()
-    except RuntimeError:
+    except (RuntimeError, UnsupportedFileError):
         return False
     return reader.GetPixelID() in {sitk.sitkUInt8, sitk.sitkInt8}
 
@@ -238,7 +238,7 @@ def _check_values(array: NDArray[Any], path: Path) -> tuple[str, ...]:
 def _check_orientation(path: Path) -> tuple[str, ...]:
     """Tell where a file does not say how the patient lies: right and left may be exchanged then."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     reader.ReadImageInformation()
     known = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
     name = path.name.lower()

@@ -54,6 +54,11 @@ class ResultFiles:
     record: str
     structures: str = ""
 
+    @property
+    def record_path(self) -> Path:
+        """The file of what is known of the prediction."""
+        return self.folder / self.record
+
     def paths(self, kinds: Sequence[str]) -> list[Path]:
         """Return the files of formats, or of ``confidence`` and ``structures``."""
         return [self.path(kind) for kind in kinds]
@@ -110,7 +115,9 @@ def plan_outputs(
         If a file is given for several cases, its ending contradicts the formats, a DICOM result is asked for where the
         input is none, a file of the input would be overwritten, or the folder belongs to a cohort.
     """
-    if not output.is_dir() and _is_file_name(output, formats):
+    with storage_errors(output):  # for example a name that no disk takes
+        single = not output.is_dir() and _is_file_name(output, formats)
+    if single:
         files, formats = _beside(output, tuple(formats))
         if len(cases) != 1:
             raise UsageError(
@@ -131,7 +138,9 @@ def plan_outputs(
 
 def _is_file_name(output: Path, formats: Sequence[str]) -> bool:
     name = output.name.lower()
-    if any(name.endswith(ending) and len(name) > len(ending) for ending in _ENDINGS):
+    if name in _ENDINGS:
+        raise UsageError(f"{output} has an ending, but no name.", "Put a name before it.")
+    if name.endswith(_ENDINGS):
         return True
     suffix = output.suffix[1:]
     # “results.v2” can be a folder; “result.stl” is meant as a file.
@@ -177,11 +186,12 @@ def _refuse_dicom(formats: Sequence[str], cases: Sequence[InputCase]) -> None:
 
 
 def _refuse_inputs(planned: Sequence[ResultFiles], cases: Sequence[InputCase]) -> None:
-    read = {file.resolve() for case in cases for file in case.files}
-    for files in planned:
-        for path in (*files.paths([*files.names, CONFIDENCE]), files.folder / files.record):
-            if path.resolve() in read:
-                raise UsageError(f"{path} is a file of the input and would be overwritten.", "Choose another output.")
+    written = [path for files in planned for path in (*files.paths([*files.names, CONFIDENCE]), files.record_path)]
+    there = [path for path in written if path.exists()]
+    read = {file.resolve() for case in cases for file in case.files} if there else set()
+    for path in there:
+        if path.resolve() in read:
+            raise UsageError(f"{path} is a file of the input and would be overwritten.", "Choose another output.")
 
 
 def _refuse_cohorts(planned: Sequence[ResultFiles]) -> None:
@@ -220,6 +230,10 @@ def staging(files: ResultFiles) -> Iterator[Path]:
         # The hidden folder means nothing to a user.
         message = error.message.replace(str(folder), str(files.folder))
         raise StorageError(message, error.hint) from error
+    except OSError as error:
+        raise StorageError(
+            f"{files.folder} cannot be written: {error.strerror or error}.", "Choose another folder."
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if made:

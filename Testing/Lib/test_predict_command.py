@@ -452,6 +452,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_touched(place: Place
         (cohort, cohort / "cases", (), "belongs to a cohort"),
         (ct, cohort, (), "belongs to a cohort"),
         (ct, place.model, (), "is a file"),
+        (ct, tmp_path / ".nii.gz", (), "no name"),
     ):
         with pytest.raises(UsageError, match=said):
             predict_command([place.model], source, out, FAST, formats=formats, existing="overwrite")
@@ -549,6 +550,43 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(
     code, said, _ = lungseg(place.model, place.volume, tmp_path / "out")
     assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
     assert "may write to" in of(said, "failed")[0]["hint"]
+
+
+def test_odd_places_are_said_in_a_sentence(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, said, _ = lungseg(place.model, place.volume, tmp_path / ("x" * 300))
+    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
+    assert "too long" in of(said, "failed")[0]["hint"]
+    (tmp_path / "a.nii.gz").mkdir()
+    code, said, _ = lungseg(place.model, place.volume, tmp_path / "a.nii.gz", "-f", "seg.nrrd")
+    assert code == ExitCode.DONE  # a folder, whatever its name
+    (tmp_path / "out" / "Jane_Doe" / "labels.nii.gz").mkdir(parents=True)
+    code, said, _ = lungseg(place.model, place.volume, tmp_path / "out", "--overwrite")
+    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
+    assert visible(tmp_path / "out" / "Jane_Doe") == {"labels.nii.gz"}
+    predict = Predictor.predict
+
+    def meanwhile_removed(*arguments: Any, **options: Any) -> Prediction:
+        shutil.rmtree(tmp_path / "gone")
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(Predictor, "predict", meanwhile_removed)
+    assert lungseg(place.model, place.volume, tmp_path / "gone" / "a.seg.nrrd")[0] == ExitCode.DONE
+    assert visible(tmp_path / "gone") == {"a.seg.nrrd", "a.prediction.json"}
+    monkeypatch.setattr(Predictor, "predict", predict)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
+def test_a_name_that_is_no_unicode_fails_alone(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "Latin"
+    folder.mkdir()
+    shutil.copy(place.volume, Path(os.fsdecode(os.fsencode(folder) + b"/M\xfcller.nii.gz")))
+    shutil.copy(place.volume, folder / "plain.nii.gz")
+    shutil.copy(place.volume, Path(os.fsdecode(os.fsencode(folder) + b"/B\xe9.nrrd")))
+    code, said, text = lungseg(place.model, folder, tmp_path / "out")
+    assert code == ExitCode.BAD_INPUT, text
+    assert of(said, "result")[-1]["summary"] == {"cases": 3, "predicted": 1, "kept": 0, "failed": 2}
+    assert "not in UTF-8" in of(said, "failed")[0]["message"]
+    assert visible(tmp_path / "out") == {"plain"}
 
 
 _KILLED = """
