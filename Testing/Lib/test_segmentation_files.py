@@ -17,7 +17,10 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from LungSegmentationLib.dicom.readers.segment_names import SegmentInfo, match_segments
 from LungSegmentationLib.dicom.writers import RESULT_ENDINGS, write_result
 from LungSegmentationLib.errors import BadInputError, GeometryError, UnsupportedFileError
+from LungSegmentationLib.evaluation.evaluate import evaluate_pairs
+from LungSegmentationLib.evaluation.pairs import find_pairs
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.jobs.events import SilentReporter
 from LungSegmentationLib.labels import load_label_set
 from LungSegmentationLib.segmentation_files import (
     own_grid,
@@ -26,6 +29,7 @@ from LungSegmentationLib.segmentation_files import (
     segmentation_kind,
     segmentation_stem,
 )
+from LungSegmentationLib.structures import StructureMap
 
 THORAX = load_label_set()
 GRID = Grid((30, 36, 9), (0.8, 1.1, 2.5), (-12.5, 4.5, 6.75), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -488,3 +492,83 @@ def test_slicers_way_of_cutting_and_ours_agree_on_a_real_rtstruct(data: Path, tm
     for key, voxels in plastimatch.items():
         assert counts[key] == pytest.approx(voxels, rel=0.005)
     assert any("contrast" in warning for warning in read.warnings)
+
+
+# ---------------------------------------------------------------- both sides of an evaluation
+
+
+@pytest.mark.parametrize("kind", RESULT_ENDINGS)
+def test_a_prediction_of_any_kind_is_compared_with_structures_of_any_kind(tmp_path: Path, kind: str) -> None:
+
+    _, source = result_files.source(tmp_path / "P1" / "ct files")
+    structures = result_files.anatomy()
+    overlapping = kind in {"seg.nrrd", "dicom-seg", "rtstruct"}
+    write_result(structures, source, tmp_path / "p" / f"P1{RESULT_ENDINGS[kind]}")
+    for other in ("seg.nrrd", "nifti", "dicom-seg"):
+        write_result(structures, source, tmp_path / other / f"P1{RESULT_ENDINGS[other]}")
+        (pair,) = find_pairs(tmp_path / "p", tmp_path / other, THORAX).pairs
+        if "rtstruct" in {kind, other} and "dicom-seg" in {kind, other}:
+            continue  # neither knows the grid: see the test with the CT
+        loaded = pair.load(THORAX)
+        assert loaded.case == "P1"
+        assert isinstance(loaded.prediction, StructureMap) is overlapping
+        both = [
+            side.label_map() if isinstance(side, StructureMap) else side
+            for side in (loaded.prediction, loaded.reference)
+        ]
+        assert np.array_equal(both[0], both[1])
+        # Contours of what was looked for and not found are told.
+        assert loaded.warnings == () or kind == "rtstruct"
+
+
+def test_contours_among_the_slices_of_their_ct_are_a_reference_with_pictures(tmp_path: Path) -> None:
+
+    ct, source = result_files.source(tmp_path / "patients" / "P1")
+    structures = result_files.anatomy()
+    write_result(structures, source, tmp_path / "patients" / "P1" / "RS.dcm", format="rtstruct")
+    write_result(structures, source, tmp_path / "p" / "P1.seg.dcm")
+    for reference in (tmp_path / "patients", tmp_path / "patients" / "P1"):
+        (pair,) = find_pairs(tmp_path / "p", reference, THORAX).pairs
+        loaded = pair.load(THORAX)
+        assert (loaded.case, loaded.grid.matches(ct.grid)) == ("P1", True)
+        assert isinstance(loaded.prediction, StructureMap)
+        assert isinstance(loaded.reference, StructureMap)
+        assert np.array_equal(loaded.prediction.bits, loaded.reference.bits)
+        assert loaded.ct is not None
+        assert np.array_equal(loaded.ct, ct.array)
+
+
+def test_two_files_that_know_no_grid_need_the_ct(tmp_path: Path) -> None:
+
+    _, source = result_files.source(tmp_path / "ct")
+    structures = result_files.anatomy()
+    one = write_result(structures, source, tmp_path / "one.rtstruct.dcm")
+    two = write_result(structures, source, tmp_path / "two.rtstruct.dcm")
+    with pytest.raises(BadInputError, match="Give the CT"):
+        find_pairs(one, two, THORAX).pairs[0].load(THORAX)
+    loaded = find_pairs(one, two, THORAX, ct=tmp_path / "ct").pairs[0].load(THORAX)
+    assert isinstance(loaded.prediction, StructureMap)
+    assert isinstance(loaded.reference, StructureMap)
+    assert np.array_equal(loaded.prediction.bits, loaded.reference.bits)
+
+
+def test_what_a_side_leaves_out_is_said_with_its_side(tmp_path: Path) -> None:
+
+    heard: list[tuple[str, str]] = []
+
+    class Listening(SilentReporter):
+        def warning(self, message: str, subject: str = "") -> None:
+            heard.append((message, subject))
+
+    values = np.zeros((3, 4, 5), np.uint8)
+    values[1] = 1
+    texts = slicer_texts(("heart", "", 0, 1), ("Trachea", "", 0, 2))
+    (tmp_path / "p").mkdir()
+    saved(tmp_path / "p" / "a.seg.nrrd", values, Grid((5, 4, 3), *_rest()), **texts)
+    saved(tmp_path / "a.nrrd", values * 5, Grid((5, 4, 3), *_rest()))
+    done = evaluate_pairs(find_pairs(tmp_path / "p", tmp_path / "a.nrrd", THORAX).pairs, tmp_path / "out", Listening())
+    assert done.cases[0].scores[0].dice == 1
+    assert (
+        "Prediction: Segment “Trachea” is no structure of the label set thorax and left out.",
+        "a",
+    ) in heard

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from LungSegmentationLib.dicom.readers.segment_names import CodedPair, SegmentInfo
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.volumes import itk_path
 
 __all__ = ["SegNrrd", "SegNrrdSegment", "holds_segments", "read_seg_nrrd"]
 
@@ -63,7 +64,7 @@ def holds_segments(path: Path) -> bool:
     if not path.name.lower().endswith(".nrrd"):
         return False
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -84,7 +85,7 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     if not path.is_file():
         raise BadInputError(f"There is no file {path}.")
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         raise BadInputError(f"{path} cannot be read as a segmentation: it is damaged or of another format.") from error
     texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
@@ -102,7 +103,7 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
     segments = []
     for place, number in enumerate(numbers):
         # Files of Slicer before 4.11 have a layer a segment and say no more.
-        layer = _whole(texts.get(f"Segment{number}_Layer"), place)
+        layer = _whole(texts.get(f"Segment{number}_Layer"), place if len(layers) > 1 else 0)
         value = _whole(texts.get(f"Segment{number}_LabelValue"), 1)
         if not 0 <= layer < len(layers):
             raise BadInputError(
