@@ -1,7 +1,8 @@
 """Base of the module's tests: the same cases run in Slicer and, without it, over the test runtime in Testing/Runtime.
 
 A test file begins with ``from ModuleTestCase import ModuleTestCase, qt, slicer``: importing this module starts the
-runtime where there is no Slicer (and skips the file where it cannot start); ``slicer`` and ``qt`` are there only then. Cases are unittest cases with camelCase helpers:
+runtime where there is no Slicer (and skips the file where it cannot start); ``slicer`` and ``qt`` are there only then.
+Cases are unittest cases with camelCase helpers:
 
 - ``self.widget``, ``self.logic``: the module's widget (its column is open) and logic, with an empty scene;
 - ``self.panel("Import")`` opens a panel and returns it; ``self.find("importFolderPathLineEdit")`` finds a widget by its
