@@ -23,7 +23,7 @@ from LungSegmentationLib.errors import BadInputError, GeometryError, LungSegErro
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.labels import LabelSet
 from LungSegmentationLib.structures import StructureMap
-from LungSegmentationLib.volumes import VOLUME_ENDINGS, read_array, volume_stem
+from LungSegmentationLib.volumes import VOLUME_ENDINGS, itk_path, read_array, volume_stem
 
 __all__ = [
     "GRID_TOLERANCE",
@@ -177,7 +177,7 @@ def own_grid(path: Path) -> Grid | None:
 
 def _header_grid(path: Path) -> Grid:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_path(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
