@@ -28,9 +28,13 @@ class LungSegmentationParameters:
     cohortFolder: str = ""
     modelPath: str = ""
 
+    importSource: str = "folder"
     importFolder: str = ""
     importCase: str = ""
     importAllRois: bool = False
+    importRoiMap: str = ""
+    importCtChoice: str = ""
+    importRtstructChoice: str = ""
     importSyntheticPtv: bool = False
     importSyntheticPtvMargin: Annotated[float, WithinRange(0.0, 50.0)] = 10.0
     importJobs: Annotated[int, WithinRange(1, 64)] = 2
