@@ -180,7 +180,7 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(tmp_path: Path, ct: Path)
 def test_what_is_left_out_is_said(tmp_path: Path, ct: Path) -> None:
     volume, _ = result_files.source(tmp_path / "same")
     image = volume.grid.image(result_files.anatomy(overlapping=False).label_map())
-    for number, (name, value) in enumerate({"GTV rest": 1, "Trachea": 3, "Rückenmark": 7}.items()):
+    for number, (name, value) in enumerate({"GTV 1": 1, "Trachea": 3, "Rückenmark": 7}.items()):
         image.SetMetaData(f"Segment{number}_ID", f"Segment_{number}")
         image.SetMetaData(f"Segment{number}_Name", name)
         image.SetMetaData(f"Segment{number}_LabelValue", str(value))
