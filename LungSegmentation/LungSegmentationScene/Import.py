@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,11 @@ from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Jobs import SceneJob
 
 RECORD_FILE = "extract.json"
+FINDINGS_FILE = "scan.json"
+
+LOAD_KEY = "Import.load"
+SCAN_KEY = "Import.scan"
+CONVERT_KEY = "Import.convert"
 
 
 @dataclass
@@ -47,6 +52,7 @@ def extractJob(
     rtstruct: str | None = None,
     allRois: bool = False,
     cohort: Path | str | None = None,
+    options: Sequence[str] = (),
 ) -> SceneJob:
     """Return a job, not started yet, that prepares a patient for :func:`loadExtracted` in its temporary folder.
 
@@ -62,6 +68,8 @@ def extractJob(
         Also the ROIs that are no structure.
     cohort
         Cohort whose corrections hold.
+    options
+        Further ones of ``lungseg extract``.
     """
     arguments: list[str] = ["extract", str(dicomFolder), "{folder}"]
     for option, value in (("--case", case), ("--series", series), ("--rtstruct", rtstruct), ("--cohort", cohort)):
@@ -69,7 +77,47 @@ def extractJob(
             arguments += [option, str(value)]
     if allRois:
         arguments.append("--all-rois")
-    return SceneJob(arguments, key="Import.load", title=_("Loading {name}").format(name=case or Path(dicomFolder).name))
+    arguments += options
+    return SceneJob(arguments, key=LOAD_KEY, title=_("Loading {name}").format(name=case or Path(dicomFolder).name))
+
+
+def scanJob(dicomFolder: Path | str, options: Sequence[str] = ()) -> SceneJob:
+    """Return a job, not started yet, that tells patients and ROIs; ``Patients.readFindings`` reads its result.
+
+    Parameters
+    ----------
+    dicomFolder
+        Folder with DICOM files, or a list of files.
+    options
+        Further ones of ``lungseg scan``.
+    """
+    arguments = ["scan", str(dicomFolder), "--volumes", "--output", "{folder}/" + FINDINGS_FILE, *options]
+    return SceneJob(arguments, key=SCAN_KEY, title=_("Scanning {name}").format(name=Path(dicomFolder).name))
+
+
+def convertCohort(dicomFolder: Path | str, cohort: Path | str, **options: object) -> SceneJob:
+    """Start to convert all patients of a folder into a cohort; what is there already is kept.
+
+    Parameters
+    ----------
+    dicomFolder
+        Folder with DICOM files, or a list of files.
+    cohort
+        The cohort's folder.
+    options
+        Of ``lungseg convert``: ``jobs=2``, ``synthetic_ptv=10``, ``roi_map="names.csv"``, ``ct="newest"`` …
+
+    Returns
+    -------
+    SceneJob
+        The job, started.
+    """
+    arguments = ["convert", str(dicomFolder), str(cohort)]
+    for name, value in options.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        for one in values:
+            arguments += [f"--{name.replace('_', '-')}", str(one)]
+    return SceneJob(arguments, key=CONVERT_KEY, title=_("Converting the cohort")).start()
 
 
 def loadExtracted(folder: Path) -> ImportedPatient:

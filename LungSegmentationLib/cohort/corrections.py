@@ -68,6 +68,10 @@ class RoiCorrections:
         """Return ROI name → structure key (or ``None``: not to be used) for one RTSTRUCT."""
         return dict(self._by_rtstruct.get(rtstruct_uid, {}).items())
 
+    def all(self) -> dict[str, dict[str, str | None]]:
+        """Return all of them: RTSTRUCT → ROI name → structure key."""
+        return {uid: dict(rois) for uid, rois in self._by_rtstruct.items() if rois}
+
     def set(self, rtstruct_uid: str, roi_name: str, structure: str | None) -> None:
         """Remember that an ROI is this structure, or (``None``) is not to be used."""
         self._by_rtstruct.setdefault(rtstruct_uid, {})[roi_name] = structure

@@ -1,0 +1,495 @@
+"""Import: which patients there are, what each ROI would become and is to become; into the scene, and into a cohort."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+from LungSegmentationScene import Import, Patients, Views
+from LungSegmentationScene.Errors import SceneError
+from LungSegmentationScene.Import import ImportedPatient
+from LungSegmentationScene.Jobs import SceneJob, findJob
+from LungSegmentationScene.Patients import Corrections, Findings, PatientCt, Roi
+from slicer.i18n import tr as _
+
+from LungSegmentationPanels.JobBar import JobBar
+from LungSegmentationPanels.Panel import Panel, errorColor
+from LungSegmentationPanels.RoiTable import RoiTable
+from LungSegmentationPanels.TableTools import ROW_HEIGHT, fillRows, textItem
+
+FOLDER, DATABASE = "folder", "database"
+SHOWN_WARNINGS = 2
+
+
+class ImportPanel(Panel):
+    """See the module's text; object names begin with ``import``."""
+
+    name = "Import"
+
+    def setup(self) -> None:
+        """Connect widgets; nothing is scanned before a user asks for it."""
+        from LungSegmentationLib.labels import load_label_set
+
+        self.findings: Findings | None = None
+        self.corrections = Corrections()
+        self._scanned: Path | None = None
+        self._databasePatients: list[Patients.DatabasePatient] | None = None
+        self._checking: SceneJob | None = None
+        self._filling = False
+        ui = self.ui
+        self._fillChoices()
+        self.rois = RoiTable(ui.importRoisTable, load_label_set(), self.onStructureChosen)
+        self.scanBar = JobBar("importScanJob", ui.importScanJobPlace.layout(), ui.importScanButton)
+        self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace.layout(), ui.importLoadButton)
+        self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace.layout(), ui.importConvertButton)
+        _layOut(ui.importDatabaseTable, stretched=0)
+        _layOut(ui.importPatientsTable, stretched=3)
+        ui.importScanButton.connect("clicked()", self.onScan)
+        ui.importLoadButton.connect("clicked()", self.onLoad)
+        ui.importConvertButton.connect("clicked()", self.onConvert)
+        ui.importPatientsTable.connect("itemSelectionChanged()", self.onPatientChosen)
+        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self.updateState())
+
+    def _fillChoices(self) -> None:
+        ui = self.ui
+        ui.importSourceComboBox.addItem(_("Folder"), FOLDER)
+        if Patients.hasDatabase():
+            ui.importSourceComboBox.addItem(_("Slicer's DICOM database"), DATABASE)
+        # With one choice there is nothing to choose.
+        several = ui.importSourceComboBox.count > 1
+        ui.importSourceComboBox.visible = ui.importSourceLabel.visible = several
+        for text, data in (
+            (_("As before, at first all of them"), ""),
+            (_("All of them"), "all"),
+            (_("The one with most slices"), "most-slices"),
+            (_("The newest"), "newest"),
+        ):
+            ui.importCtChoiceComboBox.addItem(text, data)
+        for text, data in (
+            (_("As before, at first most structures"), ""),
+            (_("The one with most structures"), "most-structures"),
+            (_("The newest"), "newest"),
+            (_("The oldest"), "oldest"),
+        ):
+            ui.importRtstructChoiceComboBox.addItem(text, data)
+
+    def enter(self) -> None:
+        """Show the database's patients, and a conversion that is under way."""
+        if self.scanBar.job is None and (job := findJob(Import.SCAN_KEY)):
+            self._watchScan(job)
+        if self.convertBar.job is None and (job := findJob(Import.CONVERT_KEY)):
+            self._watchConversion(job)
+        super().enter()
+
+    def cleanup(self) -> None:
+        """Let go of scene and jobs."""
+        super().cleanup()
+        for bar in (self.scanBar, self.loadBar, self.convertBar):
+            bar.cleanup()
+
+    # What the state allows
+
+    def updateState(self) -> None:
+        """Bring buttons and texts in line with the parameters."""
+        ui, parameters = self.ui, self.parameters
+        if parameters is None:
+            return
+        database = parameters.importSource == DATABASE and Patients.hasDatabase()
+        ui.importDatabaseTable.visible = database
+        ui.importFolderPathLineEdit.visible = ui.importFolderLabel.visible = not database
+        if database and self._databasePatients is None and self.entered:
+            self._fillDatabase()
+        ui.importSyntheticPtvMarginSpinBox.enabled = parameters.importSyntheticPtv
+        self._keepCorrectionsIn(parameters.cohortFolder)
+        patient = self.patient()
+        if not self.scanBar.isRunning:
+            self.allow(ui.importScanButton, self._scanReason())
+        if not self.loadBar.isRunning:
+            self.allow(ui.importLoadButton, None if patient else _("Scan, then choose a patient in the table."))
+        if not self.convertBar.isRunning:
+            self.allow(ui.importConvertButton, self._convertReason())
+        ui.importAllRoisCheckBox.enabled = patient is None or bool(patient.rois)
+        ui.importPatientsTable.enabled = self.findings is not None
+        ui.importRoisTable.enabled = patient is not None and bool(patient.rois)
+
+    def source(self) -> Path | None:
+        """Return the folder that is chosen, or a list of the files of the database's checked patients."""
+        if self.parameters.importSource == DATABASE:
+            chosen = self._checkedPatients()
+            return Patients.listFiles(chosen) if chosen else None
+        return Path(self.parameters.importFolder) if self.parameters.importFolder.strip() else None
+
+    def _scanReason(self) -> str | None:
+        if self.parameters.importSource == DATABASE and Patients.hasDatabase():
+            return None if self._checkedPatients() else _("Check a patient in the table above.")
+        folder = self.parameters.importFolder.strip()
+        if not folder:
+            return _("Choose a folder with DICOM files.")
+        return None if Path(folder).is_dir() else _("There is no folder {folder}.").format(folder=folder)
+
+    def _convertReason(self) -> str | None:
+        if self.findings is None:
+            return _("Scan first.")
+        if not any(one.rtstruct is not None for one in self.findings.patients):
+            return _("Nothing to convert: no CT here has contours.")
+        cohort = self.parameters.cohortFolder.strip()
+        if not cohort:
+            return _("Choose a folder for the cohort.")
+        if self._scanned is not None and _inside(Path(cohort), self._scanned):
+            return _("The cohort cannot lie in the folder of the DICOM files. Choose another one.")
+        return None
+
+    # Patients of Slicer's DICOM database
+
+    def _fillDatabase(self) -> None:
+        self._databasePatients = Patients.databasePatients()
+        rows = []
+        for one in self._databasePatients:
+            first = textItem(one.name)
+            first.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
+            first.setCheckState(qt.Qt.Unchecked)
+            rows.append([first, *(textItem(str(one.counts[kind])) for kind in ("CT", "RTSTRUCT"))])
+        fillRows(self.ui.importDatabaseTable, rows)
+
+    def _checkedPatients(self) -> list[Patients.DatabasePatient]:
+        table = self.ui.importDatabaseTable
+        patients = self._databasePatients or []
+        return [
+            one
+            for row, one in enumerate(patients)
+            if table.item(row, 0) is not None and table.item(row, 0).checkState() == qt.Qt.Checked
+        ]
+
+    # Scan
+
+    def onScan(self) -> None:
+        """Start to look at the files; the button cancels while that goes on."""
+        if self.scanBar.isRunning:
+            self.scanBar.cancel()
+            return
+        self.clearMessage()
+        try:
+            source = self.source()
+        except SceneError as error:
+            self.complain(error.sentence, error.hint)
+            return
+        self._scanned = source
+        self._showFindings(None)
+        self._watchScan(Import.scanJob(source, [*self.corrections.arguments, *self._choices()]).start())
+
+    def _choices(self) -> list[str]:
+        parameters, options = self.parameters, []
+        for option, value in (
+            ("--roi-map", parameters.importRoiMap),
+            ("--ct", parameters.importCtChoice),
+            ("--rtstruct", parameters.importRtstructChoice),
+        ):
+            if value.strip():
+                options += [option, value]
+        return options
+
+    def _watchScan(self, job: SceneJob) -> None:
+        def take(event) -> None:
+            if event.event == "result":
+                try:
+                    self._showFindings(Patients.readFindings(job.result.paths["scan"]))
+                except SceneError as error:
+                    self.complain(error.sentence, error.hint)
+
+        if self._scanned is None:
+            self._scanned = Path(job.arguments[1])
+        self.scanBar.watch(job)
+        job.listen(onEvent=take, onFinished=lambda _job: self.updateState())
+        self.updateState()
+
+    def _showFindings(self, findings: Findings | None) -> None:
+        """Show what was found; the patient that was chosen before is chosen again."""
+        self.findings = findings
+        patients = findings.patients if findings is not None else []
+        before = self.parameters.importCase if self.parameters is not None else ""
+        self._filling = True
+        fillRows(self.ui.importPatientsTable, [self._patientItems(one) for one in patients])
+        self.ui.importPatientsTable.clearSelection()
+        row = next((row for row, one in enumerate(patients) if one.name == before), 0)
+        if patients:
+            self.ui.importPatientsTable.selectRow(row)
+        self._filling = False
+        if findings is not None:
+            if not patients:
+                self.complain(
+                    _("There is no CT in this folder."), _("Choose the folder that holds the slices, or one above it.")
+                )
+            elif findings.notes:
+                self.say("\n".join(findings.notes[:SHOWN_WARNINGS]))
+        self.onPatientChosen()
+
+    def _patientItems(self, one: PatientCt) -> list:
+        slices = textItem(str(one.slices))
+        slices.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+        items = [textItem(one.name), slices, textItem(one.rtstruct if one.rtstruct is not None else "–")]
+        items.append(textItem(statusOf(one)))
+        if one.error or one.state == "failed":
+            items[-1].setForeground(qt.QBrush(qt.QColor(errorColor(self.widget))))
+        toolTip = "\n".join(filter(None, [f"{one.name}: {one.description}", one.error, *one.warnings]))
+        for item in items:
+            item.setToolTip(toolTip)
+        return items
+
+    # The chosen patient
+
+    def patient(self) -> PatientCt | None:
+        """Return the patient that is chosen in the table."""
+        row = self.ui.importPatientsTable.currentRow()
+        patients = self.findings.patients if self.findings is not None else []
+        selected = bool(self.ui.importPatientsTable.selectedItems())
+        return patients[row] if selected and 0 <= row < len(patients) else None
+
+    def onPatientChosen(self) -> None:
+        """Show the ROIs of the chosen patient."""
+        if self._filling:
+            return
+        patient = self.patient()
+        if patient is not None and self.parameters is not None and self.parameters.importCase != patient.name:
+            self.parameters.importCase = patient.name
+        self._stopChecking()
+        self.rois.show(patient.rois if patient is not None else [])
+        self._showWarnings(patient)
+        self._showCorrections()
+        self.updateState()
+
+    def _showWarnings(self, patient: PatientCt | None) -> None:
+        label = self.ui.importWarningsLabel
+        sentences = [] if patient is None else [*([patient.error] if patient.error else []), *patient.warnings]
+        shown = sentences[:SHOWN_WARNINGS]
+        if len(sentences) > len(shown):
+            shown.append(_("… and {count} more").format(count=len(sentences) - len(shown)))
+        label.text = "\n".join(shown)
+        label.toolTip = "\n".join(sentences)
+        label.styleSheet = f"color: {errorColor(self.widget)}" if patient is not None and patient.error else ""
+        label.visible = bool(sentences)
+
+    # Corrections
+
+    def onStructureChosen(self, roi: Roi, structure: str | None, automatic: bool) -> None:
+        """Remember what a user says an ROI is, and look what follows for the others."""
+        patient = self.patient()
+        if patient is None:
+            return
+        try:
+            if automatic:
+                self.corrections.forget(patient.rtstructKey, roi.name)
+            else:
+                self.corrections.set(patient.rtstructKey, roi.name, structure)
+        except SceneError as error:
+            self.complain(error.sentence, error.hint)
+            self.rois.show(patient.rois)
+            return
+        self.clearMessage()
+        roi.structure, roi.corrected = structure, not automatic
+        roi.reason = _("left to the rules again") if automatic else _("chosen by you")
+        self.rois.show(patient.rois)
+        self._showCorrections()
+        self._check(patient)
+
+    def _check(self, patient: PatientCt) -> None:
+        """Ask the library what the ROIs of a patient become with the corrections; the table follows."""
+        self._stopChecking()
+        source = patient.folder if patient.folder and Path(patient.folder).is_dir() else self._scanned
+        job = Import.scanJob(source, [*self.corrections.arguments, *self._choices()])
+        job.key = "Import.check"
+        self._checking = job
+
+        def take(event) -> None:
+            if event.event != "result" or job is not self._checking:
+                return
+            self._checking = None
+            found = Patients.readFindings(job.result.paths["scan"]).patients
+            same = next((one for one in found if one.rtstructKey == patient.rtstructKey), None)
+            if same is None:
+                return
+            patient.rois, patient.warnings, patient.error = same.rois, same.warnings, same.error
+            if patient is self.patient():
+                self.rois.show(patient.rois)
+                self._showWarnings(patient)
+                self._refreshRow(patient)
+                self.updateState()
+
+        job.listen(onEvent=take)
+        job.start()
+
+    def _stopChecking(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
+
+    @property
+    def isChecking(self) -> bool:
+        """Whether the library is still being asked what a correction leads to."""
+        return self._checking is not None
+
+    def _refreshRow(self, patient: PatientCt) -> None:
+        row = self.findings.patients.index(patient)
+        for column, item in enumerate(self._patientItems(patient)):
+            self.ui.importPatientsTable.setItem(row, column, item)
+
+    def _keepCorrectionsIn(self, cohort: str) -> None:
+        folder = Path(cohort.strip()) if cohort.strip() else None
+        if folder == self.corrections.cohort:
+            return
+        if folder is not None and not folder.parent.is_dir():
+            return
+        try:
+            self.corrections.moveTo(folder)
+        except SceneError as error:
+            self.complain(error.sentence, error.hint)
+        self._showCorrections()
+
+    def _showCorrections(self) -> None:
+        patient = self.patient()
+        label = self.ui.importCorrectionsLabel
+        count = sum(roi.corrected for roi in patient.rois) if patient is not None else 0
+        if not count:
+            label.visible = False
+            return
+        if self.corrections.cohort is not None:
+            text = _("{count} chosen by you, remembered in the cohort “{name}”.").format(
+                count=count, name=self.corrections.cohort.name
+            )
+        else:
+            text = _("{count} chosen by you, kept until Slicer closes; choose a cohort below to keep them.").format(
+                count=count
+            )
+        label.text = text
+        label.visible = True
+
+    # Into the scene
+
+    def onLoad(self) -> None:
+        """Load the chosen patient; the button cancels while that goes on."""
+        if self.loadBar.isRunning:
+            self.loadBar.cancel()
+            return
+        patient = self.patient()
+        if patient is None:
+            return
+        self.clearMessage()
+        source = patient.folder if patient.folder and Path(patient.folder).is_dir() else self._scanned
+        # The RTSTRUCT is the one of the table, whatever the rule for several is.
+        choices = [*self.corrections.arguments]
+        if self.parameters.importRoiMap.strip():
+            choices += ["--roi-map", self.parameters.importRoiMap]
+        job = Import.extractJob(
+            source,
+            series=patient.seriesUid,
+            rtstruct=patient.rtstructUid or None,
+            allRois=self.parameters.importAllRois,
+            options=choices,
+        )
+        self.loadBar.watch(job)
+        Import.follow(job, self._onLoaded, lambda sentence, hint: self._onNotLoaded(job, sentence, hint))
+        job.listen(onFinished=lambda _job: self.updateState())
+        job.start()
+
+    def _onLoaded(self, imported: ImportedPatient) -> None:
+        Views.showVolume(imported.volumeNode)
+        parameters = self.parameters
+        if parameters is not None:
+            parameters.previewVolume = imported.volumeNode
+            parameters.previewSegmentation = imported.segmentationNode
+            parameters.inferenceVolume = imported.volumeNode
+        if imported.segmentationNode is not None:
+            count = imported.segmentationNode.GetSegmentation().GetNumberOfSegments()
+            Views.paint(imported.segmentationNode, 0.7, fill=True, outline=True)
+            self.say(_("{case}: CT and {count} segments are in the scene.").format(case=imported.case, count=count))
+        else:
+            self.say(_("{case}: the CT is in the scene; it has no contours.").format(case=imported.case))
+
+    def _onNotLoaded(self, job: SceneJob, sentence: str, hint: str) -> None:
+        # What a job says of its failure stands in its row already.
+        if job.failure is None:
+            self.complain(sentence, hint)
+
+    # Into a cohort
+
+    def onConvert(self) -> None:
+        """Convert all patients; the button cancels while that goes on."""
+        if self.convertBar.isRunning:
+            self.convertBar.cancel()
+            return
+        self.clearMessage()
+        parameters = self.parameters
+        cohort = Path(parameters.cohortFolder.strip())
+        options: dict[str, object] = {"jobs": parameters.importJobs}
+        if parameters.importSyntheticPtv:
+            options["synthetic_ptv"] = f"{parameters.importSyntheticPtvMargin:g}"
+        choices = {
+            "roi_map": parameters.importRoiMap,
+            "ct": parameters.importCtChoice,
+            "rtstruct": parameters.importRtstructChoice,
+        }
+        options |= {name: value for name, value in choices.items() if value.strip()}
+        for one in self.findings.patients:
+            one.state = ""
+        self._watchConversion(Import.convertCohort(self._scanned, cohort, **options))
+
+    def _watchConversion(self, job: SceneJob) -> None:
+        failed: set[str] = set()
+
+        def take(event) -> None:
+            if event.event == "warning" and event.message.startswith("not converted"):
+                failed.add(event.subject)
+
+        def end(job: SceneJob) -> None:
+            if job.result.summary:
+                self._showConversion(job.result.summary, failed)
+            self.updateState()
+
+        self.convertBar.watch(job)
+        job.listen(onEvent=take, onFinished=end)
+        self.updateState()
+
+    def _showConversion(self, summary: dict, failed: set[str]) -> None:
+        parts = [
+            (_("{count} converted"), summary.get("converted", 0)),
+            (_("{count} kept unchanged"), summary.get("kept", 0)),
+            (_("{count} failed"), summary.get("failed", 0)),
+            (_("{count} left out"), summary.get("skipped", 0)),
+        ]
+        text = ", ".join(form.format(count=count) for form, count in parts if count)
+        self.say(_("The cohort is ready: {what}.").format(what=text or _("nothing to do")))
+        for one in self.findings.patients if self.findings is not None else []:
+            if one.rtstruct is not None:
+                one.state = "failed" if one.name in failed else "converted"
+                self._refreshRow(one)
+
+
+def statusOf(patient: PatientCt) -> str:
+    """Return in a few words how a patient stands."""
+    if patient.error:
+        return _("cannot be used")
+    if patient.state == "failed":
+        return _("not converted")
+    if patient.rtstruct is None:
+        return _("CT only")
+    if patient.state == "converted":
+        return _("converted")
+    if not any(roi.structure for roi in patient.rois):
+        return _("no structure")
+    count = len(patient.warnings)
+    if not count:
+        return _("ready")
+    return _("1 warning") if count == 1 else _("{count} warnings").format(count=count)
+
+
+def _inside(folder: Path, other: Path) -> bool:
+    """Whether a folder is another one or lies in it."""
+    return other.is_dir() and folder.absolute().is_relative_to(other.absolute())
+
+
+def _layOut(table, stretched: int) -> None:
+    header = table.horizontalHeader()
+    header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
+    rows = table.verticalHeader()
+    rows.setVisible(False)
+    rows.setDefaultSectionSize(ROW_HEIGHT)
