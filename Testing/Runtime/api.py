@@ -29,7 +29,7 @@ MODELED = {
         QElapsedTimer QProcessEnvironment QAbstractItemView QSizePolicy QPalette QSplitter
     """,
     "ctk": """
-        ctkCollapsibleButton ctkCollapsibleGroupBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
+        ctkCollapsibleButton ctkCollapsibleGroupBox ctkComboBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
     """,
     "slicer": """
         qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLCheckableNodeComboBox qMRMLSegmentsTableView

@@ -290,11 +290,40 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
 
 @widget_of(ctk)
+class ctkComboBox(QtWidgets.QComboBox):
+    """A box to choose from that can leave the mouse wheel to what is around it."""
+
+    NeverScroll, AlwaysScroll, ScrollWithFocus, ScrollWithNoVScrollBar = range(4)
+
+    scrollWheelEffect = stored(int, "scrollWheelEffect", AlwaysScroll)
+
+    def wheelEvent(self, event: QtGui.QWheelEvent) -> None:
+        focused = self.scrollWheelEffect == self.ScrollWithFocus and self.hasFocus()
+        if self.scrollWheelEffect == self.AlwaysScroll or focused:
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class ArrowStyle(QtWidgets.QProxyStyle):
+    """Draws an arrow where the style of the application draws a check box."""
+
+    def drawPrimitive(self, element: Any, option: Any, painter: Any, widget: Any = None) -> None:
+        elements = QtWidgets.QStyle.PrimitiveElement
+        if element == elements.PE_IndicatorCheckBox:
+            is_open = bool(option.state & QtWidgets.QStyle.StateFlag.State_On)
+            element = elements.PE_IndicatorArrowDown if is_open else elements.PE_IndicatorArrowRight
+        super().drawPrimitive(element, option, painter, widget)
+
+
+@widget_of(ctk)
 class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
-    """A group box whose check box hides and shows what is in it."""
+    """A group box whose arrow hides and shows what is in it."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self._arrow_style = ArrowStyle()
+        self.setStyle(self._arrow_style)
         self._hidden_by_collapse: list[QtWidgets.QWidget] = []
         self.setCheckable(True)
         self.toggled.connect(self._arrange)
