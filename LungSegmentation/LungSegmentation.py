@@ -122,6 +122,7 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the parameters that came with a loaded scene."""
         if self.accordion.entered:
             self.showParameters()
+            self.accordion.openStored()
 
     def showParameters(self) -> None:
         """Show the scene's parameters; the panels keep what they show if it is these already."""

@@ -66,7 +66,7 @@ class Accordion:
         self.entered = True
         self.setupPanel.enter()
         if self.openName is None:
-            self._openStored()
+            self.openStored()
         elif self.openName in self.panels:
             self.panels[self.openName].enter()
 
@@ -88,9 +88,10 @@ class Accordion:
         for panel in self.panels.values():
             panel.setParameterNode(parameters)
         if parameters is not None and self.entered:
-            self._openStored()
+            self.openStored()
 
-    def _openStored(self) -> None:
+    def openStored(self) -> None:
+        """Open the panel that the parameters name."""
         name = self.parameters.openPanel if self.parameters is not None else PANELS[0]
         if name in self.sections and self.openName != name:
             self.open(name)

@@ -261,7 +261,9 @@ class ModuleTestCase(unittest.TestCase):
             else:
                 import Runtime
 
-                Runtime.start().grab(widget, file, width=width)
+                # Labels that wrap know their height only once they were laid out at this width.
+                for _time in range(2):
+                    Runtime.start().grab(widget, file, width=width)
             files.append(file)
         return files
 
