@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from Runtime import api, missing, start
+from Runtime.requirements import rendering_fault
 
 if missing():
     pytest.skip(missing(), allow_module_level=True)
@@ -380,3 +382,53 @@ def test_opencv_in_the_same_process_does_not_keep_qt_from_starting() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=root, capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()) == (0, ["seen"]), done.stderr
+
+
+# Views
+
+
+def test_views_draw_a_volume_and_a_segmentation_over_it(runtime: Runtime, tmp_path: Path) -> None:
+    if rendering_fault():
+        pytest.skip(rendering_fault())
+    manager = runtime.open_views()
+    try:
+        red, gray = shown_slice(manager, tmp_path, opacity=1.0), shown_slice(manager, tmp_path, opacity=0.0)
+        # The corner is outside of the segment, the middle inside.
+        assert gray[10, 10].tolist() == red[10, 10].tolist() == [127, 127, 127]
+        assert gray[256, 256].tolist() == [127, 127, 127]
+        assert red[256, 256].tolist() == [255, 0, 0]
+    finally:
+        runtime.close_views()
+
+
+def shown_slice(manager: Any, folder: Path, opacity: float) -> np.ndarray:
+    slicer.mrmlScene.Clear(False)
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+    slicer.util.updateVolumeFromArray(volume, np.full((8, 32, 32), 40, np.int16))
+    volume.CreateDefaultDisplayNodes()
+    volume.GetDisplayNode().SetAutoWindowLevel(False)
+    volume.GetDisplayNode().SetWindowLevel(400, 40)
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+    values = np.zeros((8, 32, 32), np.uint8)
+    values[:, 8:24, 8:24] = 1
+    slicer.util.updateVolumeFromArray(labels, values)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Target")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+    segmentation.GetSegmentation().GetNthSegment(0).SetColor(1, 0, 0)
+    segmentation.CreateDefaultDisplayNodes()
+    segmentation.GetDisplayNode().SetOpacity2DFill(opacity)
+    segmentation.GetDisplayNode().SetVisibility2DOutline(False)
+    slicer.util.setSliceViewerLayers(background=volume)
+    slicer.util.resetSliceViews()
+    path = manager.sliceWidget("Red").sliceView().save(folder / "red.png")
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_the_layout_manager_offers_no_name_that_it_lacks_in_slicer(runtime: Runtime) -> None:
+    if rendering_fault():
+        pytest.skip(rendering_fault())
+    manager = runtime.open_views()
+    runtime.close_views()
+    private = qt_objects.VIRTUAL | qt_objects.INTERNAL | {"name", "SIGNALS"}
+    answered = {name for name in dir(manager) if not name.startswith("_") and hasattr(manager, name)}
+    assert sorted(answered - api.instance_names("slicer.app.layoutManager()") - private) == []

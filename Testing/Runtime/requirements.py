@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
 from importlib.util import find_spec
 
@@ -24,6 +25,19 @@ def missing() -> str:
             f"Qt and VTK need {EGL} even without a display (Debian: apt install libegl1 libegl-mesa0 libgl1-mesa-dri)"
         )
     return ""
+
+
+def rendering_fault() -> str:
+    """Return why VTK cannot draw here, or an empty string; asked of another process, as a fault ends the process."""
+    code = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(True); w.Render()"
+    prepare_environment()
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    if done.returncode == 0:
+        return ""
+    return (
+        "VTK cannot draw off screen here: its process ended with "
+        f"{done.returncode} (Debian: apt install libegl1 libegl-mesa0 libgl1-mesa-dri) {done.stderr.strip()[-200:]}"
+    )
 
 
 def prepare_environment() -> None:

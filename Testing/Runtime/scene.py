@@ -47,6 +47,7 @@ class Session:
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         self.scene.AddNode(crosshair)
+        self.scene.AddNode(slicer.vtkMRMLInteractionNode())
         self.application_logic = slicer.vtkSlicerApplicationLogic()
         self.application_logic.SetMRMLScene(self.scene)
         self.application_logic.SetSliceLogics(vtk.vtkCollection())

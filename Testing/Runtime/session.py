@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from .requirements import prepare_environment
+from .requirements import prepare_environment, rendering_fault
 
 prepare_environment()
 
@@ -33,6 +33,7 @@ from . import (  # noqa: E402
     qt_module,
     sample_data,
     scripted_module,
+    views,
 )
 from .scene import Session  # noqa: E402
 
@@ -62,6 +63,7 @@ class Runtime:
         self.dialogs = dialogs.Dialogs()
         self.installed: list[Any] = []
         self.errors: list[str] = []
+        self._views: Any = None
         QtCore.qInstallMessageHandler(_log_message)
         self._choose_settings()
         self.session = Session(self.folder)
@@ -90,6 +92,26 @@ class Runtime:
             if hasattr(slicer.modules, attribute):
                 delattr(slicer.modules, attribute)
         self.process_events()
+
+    def open_views(self) -> Any:
+        """Open slice views and a 3D view, as a Slicer with a window has them; return the layout manager.
+
+        Raises
+        ------
+        RuntimeError
+            If VTK cannot draw here.
+        """
+        if self._views is None:
+            fault = rendering_fault()
+            if fault:
+                raise RuntimeError(fault)
+            self._views = views.LayoutManager(self.session)
+        self.app.setLayoutManager(self._views)
+        return self._views
+
+    def close_views(self) -> None:
+        """Go on as ``--no-main-window`` does: without a layout manager."""
+        self.app.setLayoutManager(None)
 
     def clear(self) -> None:
         """Empty the scene and forget dialogs, installations and errors."""
