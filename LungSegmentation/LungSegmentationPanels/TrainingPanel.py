@@ -48,6 +48,7 @@ class TrainingPanel(Panel):
         self._askedFolder: str | None = None
         self._filling = False
         self._problem = False
+        self._ownRow = False
         self._structures = load_label_set().structures
         self.charts = TrainingCharts(self._structures)
         self.reader = Runs.CohortReader(self._onCohort)
@@ -142,10 +143,10 @@ class TrainingPanel(Panel):
             self.allow(button, none or nothing)
 
     def runs(self) -> list[Runs.RunInfo]:
-        """Return the runs of the cohort, the one that runs now as its job tells it."""
+        """Return the runs of the cohort, the one of the latest job as that tells it until the list was read again."""
         runs = list(self.cohort.runs) if self.cohort is not None else []
         job = self._job
-        if job is None or not job.isRunning or job.runFolder is None or self.cohort is None:
+        if job is None or not self._ownRow or job.runFolder is None or self.cohort is None:
             return runs
         if job.runFolder.parent.parent != self.cohort.folder:
             return runs
@@ -153,7 +154,7 @@ class TrainingPanel(Panel):
         model = job.runFolder / "best_unet_multi_organ.safetensors"
         live = Runs.RunInfo(
             job.runFolder,
-            Runs.RUNNING,
+            Runs.RUNNING if job.isRunning else job.state,
             *self._liveNumbers(job.runFolder.name, known),
             model=model if model.is_file() else None,
         )
@@ -183,6 +184,7 @@ class TrainingPanel(Panel):
             if name != watched or name not in self.curves:
                 self.curves[name] = curves
         if not self.bar.isRunning:
+            self._ownRow = False
             self._findRunning(cohort)
         preparation = findJob(Training.PREPARE_KEY)
         if preparation is not None and not self.prepareBar.isRunning:
@@ -269,6 +271,7 @@ class TrainingPanel(Panel):
         self._epochs: int | None = None
         if job is None:
             return
+        self._ownRow = True
         # The events of the whole run are told from the first one on.
         self.bar.watch(job)
         self._listener = job.listen(self._onEvent, self._onProgress, self._onFinished)
