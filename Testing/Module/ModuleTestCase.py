@@ -16,6 +16,7 @@ Cases are unittest cases with camelCase helpers:
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -32,8 +33,7 @@ COLUMN_HEIGHT = 800
 
 def inSlicer() -> bool:
     """Whether this runs in the application."""
-    slicer = sys.modules.get("slicer")
-    return hasattr(slicer, "app") and "Runtime" not in sys.modules
+    return "PythonQt" in sys.modules
 
 
 def startRuntime() -> None:
@@ -158,6 +158,18 @@ class ModuleTestCase(unittest.TestCase):
         from LungSegmentationScene import Environment
 
         return [Environment.PYTHON_SETTING]
+
+    @classmethod
+    def requireJobs(cls) -> None:
+        """Skip where the Python of this application cannot run jobs; for ``setUpClass``."""
+        from LungSegmentationScene import Setup
+
+        missing = {item.name for item in Setup.windowMissing()}
+        missing |= {
+            name for name in ("SimpleITK", "pydicom", "rich", "typer") if importlib.util.find_spec(name) is None
+        }
+        if missing:
+            raise unittest.SkipTest(f"jobs need {', '.join(sorted(missing))} in {sys.executable}")
 
     # What a user does
 

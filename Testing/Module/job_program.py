@@ -16,8 +16,11 @@ from pathlib import Path
 
 def fakePython(folder: Path) -> Path:
     """Return a program that takes ``-m LungSegmentationLib <command>`` and does what ``main`` below says."""
+    from LungSegmentationScene import Environment
+
     program = folder / "python"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "$@"\n', encoding="utf-8")
+    command = f'exec "{Environment.ownPython()}" "{Path(__file__).resolve()}" "$@"'
+    program.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
     program.chmod(0o755)
     return program
 

@@ -25,6 +25,11 @@ def alive(pid: int) -> bool:
 class JobsInWindow(ModuleTestCase):
     """With a program that plays the library, so that every end can be forced."""
 
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.requireJobs()
+
     def job(self, *arguments, **options):
         from LungSegmentationScene.Jobs import SceneJob
 
@@ -188,6 +193,11 @@ class JobsInWindow(ModuleTestCase):
 class JobBarShowsAJob(ModuleTestCase):
     """The row that every panel has."""
 
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.requireJobs()
+
     def setUp(self) -> None:
         super().setUp()
         import qt
@@ -238,6 +248,11 @@ class JobBarShowsAJob(ModuleTestCase):
 
 class JobsOfTheLibrary(ModuleTestCase):
     """With the real command line."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        cls.requireJobs()
 
     def testPhantomIsMadeByAJob(self) -> None:
         from LungSegmentationScene.Jobs import SceneJob
