@@ -156,6 +156,7 @@ class TrainingPanel(Panel):
             job.runFolder,
             Runs.RUNNING if job.isRunning else job.state,
             *self._liveNumbers(job.runFolder.name, known),
+            resumable=(job.runFolder / "last.pt").is_file(),
             model=model if model.is_file() else None,
         )
         return [live, *(run for run in runs if run.name != live.name)]
