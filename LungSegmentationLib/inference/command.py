@@ -280,6 +280,7 @@ def _one_case(
             for warning in loaded.warnings:
                 reporter.warning(warning, case.name)
             prediction = job.predictor.predict((loaded.ct, loaded.grid), reporter, name=case.name)
+            loaded = loaded.without_voxels()
             for warning in prediction.warnings:
                 reporter.warning(f"CHECK THIS RESULT: {warning}", case.name)
         except CancelledError:

@@ -56,9 +56,20 @@ def as_hounsfield(
     return _as_int16(array, name), grid
 
 
-def _of_image(image: sitk.Image, name: str) -> tuple[NDArray[Any], Grid]:
-    import SimpleITK as sitk
+class _Voxels:
+    """The memory of an image for numpy, whose arrays keep this object and with it the image.
 
+    SimpleITK's own view does not: once the image is gone it shows whatever comes to lie in its memory.
+    """
+
+    def __init__(self, image: sitk.Image) -> None:
+        import SimpleITK as sitk
+
+        self.image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
+
+
+def _of_image(image: sitk.Image, name: str) -> tuple[NDArray[Any], Grid]:
     if image.GetDimension() != 3:
         raise GeometryError(f"{name} has {image.GetDimension()} dimensions.", "A volume with 3 is needed.")
     if image.GetNumberOfComponentsPerPixel() != 1:
@@ -68,8 +79,7 @@ def _of_image(image: sitk.Image, name: str) -> tuple[NDArray[Any], Grid]:
         )
     if "complex" in image.GetPixelIDTypeAsString() or "label" in image.GetPixelIDTypeAsString():
         raise UnsupportedFileError(f"{name} holds voxels of the type {image.GetPixelIDTypeAsString()}.", "A CT has HU.")
-    # A view of the image's memory: the caller holds the image as long as the array is used.
-    return sitk.GetArrayViewFromImage(image), Grid.of(image)
+    return np.asarray(_Voxels(image)), Grid.of(image)
 
 
 def _check_grid(grid: Grid, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -36,7 +36,7 @@ class LoadedInput:
     Attributes
     ----------
     ct
-        int16, HU, −1024 … 32767, (z, y, x).
+        int16, HU, −1024 … 32767, (z, y, x); may be read-only.
     grid
         Its grid; LPS, mm.
     source
@@ -52,6 +52,10 @@ class LoadedInput:
     source: DicomSource | None = None
     no_source: LungSegError | None = None
     warnings: tuple[str, ...] = ()
+
+    def without_voxels(self) -> LoadedInput:
+        """Return the same without voxels: a CT takes more memory than all that is written of it."""
+        return replace(self, ct=np.empty((0, 0, 0), np.int16))
 
 
 class InputCase(Protocol):
@@ -139,7 +143,8 @@ class DicomCase:
         except LungSegError as error:
             problem = error  # told where a DICOM result is asked for
         warnings = tuple(dict.fromkeys((*self.warnings, *self.series.warnings, *volume.warnings)))
-        return LoadedInput(sitk.GetArrayFromImage(volume.image), volume.grid, source, problem, warnings)
+        ct, grid = as_hounsfield(volume)
+        return LoadedInput(ct, grid, source, problem, warnings)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from LungSegmentationLib.cli import app
 from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.errors import CancelledError, ExitCode, StorageError, UsageError
+from LungSegmentationLib.evaluation.pairs import find_pairs
 from LungSegmentationLib.inference.command import predict_command
 from LungSegmentationLib.inference.input_cases import DicomCase
 from LungSegmentationLib.inference.options import PredictionOptions
@@ -246,6 +247,22 @@ def test_several_formats_lie_beside_a_file_with_its_name(place: Place, tmp_path:
     code, _, _ = lungseg(place.model, place.dicom / "Pätient 0", tmp_path / "q.dcm", "-f", "rtstruct")
     assert code == ExitCode.DONE
     assert pydicom.dcmread(tmp_path / "q.dcm").Modality == "RTSTRUCT"
+
+
+def test_an_evaluation_finds_the_results_of_each_case_as_they_are(place: Place, tmp_path: Path) -> None:
+    for index in range(2):
+        folder = tmp_path / "truth" / phantom(index).patient_id
+        folder.mkdir(parents=True)
+        sitk.WriteImage(phantom(index).grid.image(phantom(index).structures.bits), str(folder / "structures.nii.gz"))
+    for model, name in ((place.model, "labels.nii.gz"), (place.overlapping, "structures.nii.gz")):
+        out = tmp_path / model.stem
+        options = dataclasses.replace(FAST, confidence=True)
+        predict_command([model], place.dicom, out, options, formats=(DICOM_FORMATS,))
+        pairing = find_pairs(out, tmp_path / "truth", LABELS)
+        assert [pair.prediction for pair in pairing.pairs] == [
+            out / phantom(index).patient_id / name for index in range(2)
+        ]
+        assert pairing.without_reference == pairing.without_prediction == ()
 
 
 def test_of_several_cts_one_fails_the_others_go_on_and_the_end_says_so(place: Place, tmp_path: Path) -> None:
@@ -474,6 +491,7 @@ def test_cancelled_in_the_middle_what_was_finished_stays_and_nothing_else(place:
     assert not (tmp_path / first).exists() or "prediction.json" in visible(tmp_path / first)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a signal ends the process at once")
 def test_a_signal_in_the_middle_ends_with_4_and_leaves_nothing(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from LungSegmentationLib.errors import BadInputError, GeometryError, LungSegError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.inference.hounsfield import as_hounsfield
 from LungSegmentationLib.inference.sources import find_inputs
 
 GRID = Grid((7, 6, 5), (0.9, 1.1, 3.0), (-12.5, 33.25, -700.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -168,6 +169,14 @@ def test_other_numbers_become_hounsfield(tmp_path: Path, kind: str) -> None:
     loaded = case.load()
     assert loaded.ct.dtype == np.int16
     assert (loaded.ct == hounsfield()).all()
+
+
+def test_the_voxels_of_an_image_outlive_it() -> None:
+    values = hounsfield()
+    array, _ = as_hounsfield(GRID.image(values))
+    others = [GRID.image(np.full(GRID.shape, number, np.int16)) for number in range(50)]
+    assert np.array_equal(array, values)
+    assert len(others) == 50
 
 
 def test_fractions_are_rounded_padding_is_air_and_both_as_the_reader_of_dicom_does(tmp_path: Path) -> None:
