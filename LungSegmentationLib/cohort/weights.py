@@ -16,7 +16,7 @@ from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.structures import label_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from LungSegmentationLib.cohort.cache import CacheRecord
     from LungSegmentationLib.cohort.paths import CohortPaths
@@ -27,6 +27,7 @@ __all__ = [
     "ClassWeights",
     "class_weights",
     "current_class_weights",
+    "frequencies",
     "read_class_weights",
     "write_class_weights",
 ]
@@ -106,6 +107,34 @@ def class_weights(
         },
         digest=hashlib.sha256(repr(sorted(counted)).encode("utf-8", "surrogatepass")).hexdigest(),
     )
+
+
+def frequencies(records: Iterable[CacheRecord], structures: Sequence[str]) -> tuple[float, ...]:
+    """Return which share of the pixels each structure has, as drawn, in the cases in which it was annotated.
+
+    Parameters
+    ----------
+    records
+        Of the cases.
+    structures
+        Keys.
+
+    Returns
+    -------
+    tuple of float
+        In [0, 1], one a key; 0 for what nobody annotated.
+    """
+    records = tuple(records)
+    shares = []
+    for key in structures:
+        found = pixels = 0
+        for record in records:
+            if key in record.annotated:
+                column = record.structures.index(key)
+                found += sum(row[column] for row in record.structure_counts)
+                pixels += len(record.structure_counts) * record.slice_size**2
+        shares.append(found / pixels if pixels else 0.0)
+    return tuple(shares)
 
 
 def current_class_weights(

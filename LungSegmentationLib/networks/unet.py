@@ -120,6 +120,12 @@ class UNet(nn.Module):
             ),
         ]
 
+    def begin_at(self, logits: Tensor) -> None:
+        """Let the outputs begin around these logits, (out_channels,), whatever the input is."""
+        with torch.no_grad():
+            for head in (self.head, *self.extra_heads):
+                head.bias.copy_(logits)
+
     def _padded(self, x: Tensor) -> Tensor:
         step = 2**self.config.depth
         # One pixel at the deepest level would leave nothing to normalize over.

@@ -94,7 +94,8 @@ class TrainingConfig(_Settings):
     loss, augmentation, sampling
         See there. ``augmentation`` also takes a preset's name.
     class_weights
-        ``file``: those of ``class_weights.json``, for the structures that are learned; ``none``: all 1.
+        ``file``: those of ``class_weights.json``, for the structures that are learned; ``none``: all 1. With
+        ``overlap=keep`` anything but ``none`` divides each structure's cross-entropy by the entropy of its frequency.
     optimizer, weight_decay, momentum
         ``momentum`` is that of ``sgd``.
     schedule

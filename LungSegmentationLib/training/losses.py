@@ -5,6 +5,7 @@ All is computed in float32 whatever the logits are, on the device where they are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +18,19 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from LungSegmentationLib.training.distributed import Processes
 
-__all__ = ["ExclusiveLoss", "KeepLoss", "LossConfig", "LossParts", "SegmentationLoss", "build_loss"]
+__all__ = [
+    "ExclusiveLoss",
+    "KeepLoss",
+    "LossConfig",
+    "LossParts",
+    "SegmentationLoss",
+    "build_loss",
+    "chance_logits",
+    "chance_weights",
+]
+
+RAREST = 1e-4
+"""Share of pixels below which a structure does not count more for being rarer."""
 
 _Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -103,7 +116,7 @@ class SegmentationLoss(nn.Module):
         Number of structures that are learned, background not counted.
     class_weights
         ``exclusive``: weight of each class in the cross-entropy, background first (structures + 1 values);
-        ``keep``: weight of positive pixels of each structure (structures values). Default: all 1.
+        ``keep``: weight of the cross-entropy of each structure (structures values). Default: all 1.
     processes
         In training, take all sums over the batches of all these processes, so that several processes learn exactly
         what one with their joined batch would. It asks that gradients are *averaged* over processes
@@ -270,8 +283,9 @@ def _closed(channels: Tensor, like: Tensor) -> Tensor:
 class KeepLoss(SegmentationLoss):
     """A sigmoid for each structure, as drawn, overlaps kept; what was not annotated in a case has no term there.
 
-    The binary cross-entropy is the mean over the pixels of all pairs of slice and structure that were annotated, in
-    which positive pixels weigh ``class_weights`` times as much; 0 if the batch has no such pair.
+    The binary cross-entropy is the mean over the pixels of all pairs of slice and structure that were annotated, times
+    the weight of the structure; 0 if the batch has no such pair. A weight holds for the pixels within a structure and
+    for those outside alike, so it does not move the probability from which on a sigmoid says yes.
     """
 
     def _terms(self, logits: Tensor, target: Tensor, annotated: Tensor) -> tuple[Tensor, Tensor]:
@@ -280,11 +294,29 @@ class KeepLoss(SegmentationLoss):
         masks = target.bool()
         # −log of the probability of what is right: log(1 + exp(−z)) or log(1 + exp(z)).
         own = functional.softplus(torch.where(masks, -logits, logits))
-        weight = torch.where(masks, self.pixel_weights.to(own)[None, :, None, None], 1.0)
         counted = annotated.to(own.dtype)
-        loss = ((self._focused(own) * weight).mean((2, 3)) * counted).sum()
+        loss = (self._focused(own).mean((2, 3)) * counted * self.pixel_weights.to(own)).sum()
         loss, whole = self._over_processes(torch.stack((loss, counted.sum())))
         return loss / whole.clamp(min=1), self._region(torch.sigmoid(logits), masks, annotated)
+
+
+def chance_weights(frequencies: Sequence[float]) -> list[float]:
+    """Return weights with which the cross-entropy of each structure is 1 for who knows nothing but its frequency.
+
+    They are ``1 / H(f)`` with the entropy ``H(f) = −f log f − (1 − f) log(1 − f)``, for the shares of pixels ``f``.
+    Without them a structure counts about as much as it is large: few pixels can be wrong in a small one.
+    """
+    return [-1 / (f * math.log(f) + (1 - f) * math.log1p(-f)) for f in map(_likely, frequencies)]
+
+
+def chance_logits(frequencies: Sequence[float]) -> list[float]:
+    """Return the logits whose sigmoids are these frequencies."""
+    return [math.log(f) - math.log1p(-f) for f in map(_likely, frequencies)]
+
+
+def _likely(frequency: float) -> float:
+    # So that a structure of a handful of pixels, or of none, can neither blow up the loss nor start out of reach.
+    return min(max(frequency, RAREST), 1 - RAREST)
 
 
 def build_loss(

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from LungSegmentationLib.cohort.weights import frequencies
 from LungSegmentationLib.errors import BadInputError, UsageError
 from LungSegmentationLib.networks.card import ModelCard, Preprocessing, Score, TrainingSummary, software_versions
 from LungSegmentationLib.networks.model_file import save_model
@@ -21,7 +22,7 @@ from LungSegmentationLib.networks.unet import build_network
 from LungSegmentationLib.structures import label_table
 from LungSegmentationLib.training.augmentation import Augmentation
 from LungSegmentationLib.training.batches import CaseFacts, Prefetcher, SliceBatch, SliceStore
-from LungSegmentationLib.training.losses import LossParts, build_loss
+from LungSegmentationLib.training.losses import LossParts, build_loss, chance_logits, chance_weights
 from LungSegmentationLib.training.transforms_intensity import IntensityParameters, scale_window, standardize
 from LungSegmentationLib.training.transforms_spatial import SpatialParameters
 from LungSegmentationLib.training.upload import upload
@@ -73,8 +74,8 @@ class SegmentationTask:
     train, val
         Cases of the two parts; ``val`` may be empty.
     class_weights
-        Returns the weights of the cross-entropy for these structures, by key and ``background``. Default: all 1, as
-        always with ``overlap=keep``.
+        Returns the weights of the cross-entropy for these structures, by key and ``background``; not asked with
+        ``overlap=keep``, where they follow from how frequent each structure is. Default: all 1.
     pinned
         Whether batches lie in pinned memory, for a GPU.
     processes
@@ -121,12 +122,13 @@ class SegmentationTask:
         channels = len(self.structures) + (config.overlap == "exclusive")
         self.network_config = config.network.model_copy(update={"out_channels": channels})
         self._labels = torch.tensor([label_set[key].label for key in self.structures])
+        self._frequencies = frequencies([case.record for case in train], self.structures)
         self._table = torch.from_numpy(_compact_table(label_set, self.structures))
         self._augmentation = Augmentation(config.augmentation, label_set)
         self._loss = build_loss(
             config.loss,
             self.structures,
-            None if class_weights is None else self._weights(class_weights(self.structures)),
+            None if class_weights is None else self._weights(class_weights),
             processes=processes,
         )
 
@@ -183,8 +185,12 @@ class SegmentationTask:
         return digest.hexdigest()
 
     def build(self) -> nn.Module:
-        """Return the network with random weights."""
-        return build_network(self.network_config, gradient_checkpointing=self.config.gradient_checkpointing)
+        """Return the network with random weights; sigmoids begin at how frequent each structure is."""
+        network = build_network(self.network_config, gradient_checkpointing=self.config.gradient_checkpointing)
+        if self.config.overlap == "keep":
+            # From one half on, the first epochs would go into learning that most pixels are nothing.
+            network.begin_at(torch.tensor(chance_logits(self._frequencies)))
+        return network
 
     def batch(self, samples: NDArray[np.int64], mine: slice, seed: int) -> SegmentationBatch:
         """Read ``samples[mine]`` and draw how they change."""
@@ -290,13 +296,13 @@ class SegmentationTask:
             target = (bits[:, None] >> (labels - 1).to(torch.uint8)[None, :, None, None]) & 1
         return images, target, annotated[:, labels - 1]
 
-    def _weights(self, by_key: Mapping[str, float]) -> list[float]:
-        background = by_key["background"]
+    def _weights(self, class_weights: Callable[[Sequence[str]], Mapping[str, float]]) -> list[float]:
         if self.config.overlap == "exclusive":
-            return [background, *(by_key[key] for key in self.structures)]
-        # A sigmoid whose positive pixels weigh w times more says yes from a probability of 1 / (1 + w) on: seen on
-        # a real patient, each lung then became both lungs. Here the Dice term is what keeps the rare ones alive.
-        return [1.0] * len(self.structures)
+            by_key = class_weights(self.structures)
+            return [by_key["background"], *(by_key[key] for key in self.structures)]
+        # Weights of the pixels within a structure alone would move the decision of its sigmoid: one whose positive
+        # pixels weigh w times more says yes from a probability of 1 / (1 + w) on.
+        return chance_weights(self._frequencies)
 
     def _learned(self) -> tuple[str, ...]:
         """Return the structures that are learned: those asked for, or all that somebody drew."""

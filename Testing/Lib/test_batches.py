@@ -12,6 +12,7 @@ from training_files import LABELS, WINDOW, make_task, patient, tiny_config, writ
 
 from LungSegmentationLib.cohort.cache import open_split
 from LungSegmentationLib.errors import BadInputError, StorageError, UsageError
+from LungSegmentationLib.networks.unet import build_network
 from LungSegmentationLib.training.batches import Prefetcher, SliceStore
 from LungSegmentationLib.training.sampling import EpochSampler, step_seed
 from LungSegmentationLib.training.segmentation import SegmentationTask
@@ -250,6 +251,25 @@ def test_kept_overlaps_are_masks_as_drawn(tmp_path: Path) -> None:
     assert task.structures == ("gtv", "ptv", "lung_right")
     _, target, _ = _ready(task, [2])
     assert [int(mask[:, 0].sum()) for mask in target[0]] == [2, 4, 8]
+
+
+def test_sigmoids_begin_at_how_frequent_a_structure_is_where_it_was_drawn(tmp_path: Path) -> None:
+    paths = write_cohort(tmp_path, ("a", "b"), ("c",), slices=4, size=16)
+    ct, _ = patient(0, 4, 16)
+    for name, annotated in (("a", ("lung_right", "heart")), ("b", ("lung_right",))):
+        mask = np.zeros((4, 16, 16), bool)
+        mask[1, :4, :4] = True
+        write_case(paths, name, ct, {"lung_right": mask, "heart": mask}, annotated)
+    task = make_task(paths, "overlap=keep", "network.widths=[4,8,8]", "network.deep_supervision=1")
+    network = task.build()
+    # 16 of 1,024 pixels of each case; that nobody drew a heart in b says nothing about hearts.
+    for head in (network.head, *network.extra_heads):
+        assert torch.sigmoid(head.bias).tolist() == pytest.approx([16 / 1024] * 2)
+    torch.manual_seed(1)
+    before = make_task(paths).build().state_dict()
+    torch.manual_seed(1)
+    plain = build_network(make_task(paths).network_config).state_dict()
+    assert all(torch.equal(before[name], plain[name]) for name in plain)
 
 
 def test_what_nobody_drew_is_left_out_with_a_word_or_refused_if_it_was_asked_for(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from LungSegmentationLib.training.losses import LossConfig, build_loss
+from LungSegmentationLib.training.losses import LossConfig, build_loss, chance_logits, chance_weights
 
 torch.set_num_threads(1)
 
@@ -188,10 +188,43 @@ def test_keep_is_binary_cross_entropy_and_dice_of_each_structure_by_itself():
     z, t = logits.numpy(), masks.numpy().astype(float)
     p = 1 / (1 + np.exp(-z))
     weight = np.array([3.0, 1.0])[None, :, None, None]
-    bce = -(weight * t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    bce = -(weight * (t * np.log(p) + (1 - t) * np.log(1 - p))).mean()
     dice = (2 * (p * t).sum((0, 2, 3)) + 1) / (p.sum((0, 2, 3)) + t.sum((0, 2, 3)) + 1)
     assert float(result.parts["cross_entropy"]) == pytest.approx(bce, abs=1e-9)
     assert float(result.parts["dice"]) == pytest.approx(1 - dice.mean(), abs=1e-9)
+
+
+def test_who_knows_only_frequencies_has_a_cross_entropy_of_one_for_each_structure_however_small():
+    shares = [0.25, 1 / 256]
+    masks = torch.zeros(1, 2, 16, 16).bool()
+    masks[0, 0, :8, :8] = True
+    masks[0, 1, 3, 3] = True
+    for structure, share in enumerate(shares):
+        only = torch.zeros(1, 2).bool()
+        only[0, structure] = True
+        logits = torch.tensor(chance_logits(shares)).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+        assert torch.sigmoid(logits[0, structure, 0, 0]).item() == pytest.approx(share)
+        loss = build_loss(LossConfig(overlap="keep"), 2, chance_weights(shares))
+        assert loss(logits, masks, only).parts["cross_entropy"].item() == pytest.approx(1)
+
+
+def test_structures_of_no_pixel_or_of_all_have_finite_weights_and_logits():
+    shares = [0.0, 1e-9, 1.0]
+    weights, logits = chance_weights(shares), chance_logits(shares)
+    # H(1e-4) = 1e-4 · ln(1e4) + 1e-4, nearly.
+    assert weights == pytest.approx([1 / (1e-4 * (math.log(1e4) + 1))] * 3, rel=1e-3)
+    assert logits == pytest.approx([-9.21, -9.21, 9.21], abs=0.01)
+
+
+@pytest.mark.parametrize("weight", [0.1, 40.0])
+def test_weights_of_structures_do_not_move_the_decision_of_a_sigmoid(weight):
+    """With the same image everywhere the best sigmoid is the share of the pixels that are drawn, weighted or not."""
+    masks = torch.zeros(1, 1, 10, 10).bool()
+    masks[0, 0, :3] = True
+    loss = build_loss(LossConfig(overlap="keep", **CE_ONLY), 1, [weight])
+    logit = torch.tensor(math.log(0.3 / 0.7), dtype=torch.float64, requires_grad=True)
+    loss(logit.expand(1, 1, 10, 10), masks).total.backward()
+    assert logit.grad.item() == pytest.approx(0, abs=1e-7)
 
 
 def test_keep_leaves_out_what_was_not_drawn():
