@@ -30,6 +30,7 @@ MODELED = {
     """,
     "ctk": """
         ctkCollapsibleButton ctkCollapsibleGroupBox ctkComboBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
+        ctkDICOMDatabase ctkDICOMIndexer
     """,
     "slicer": """
         qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLCheckableNodeComboBox qMRMLSegmentsTableView

@@ -27,6 +27,7 @@ from . import (  # noqa: E402
     application,
     ctk_widgets,
     dialogs,
+    dicom_database,
     mrml_widgets,
     node_selectors,
     parameter_node,
@@ -114,8 +115,10 @@ class Runtime:
         self.app.setLayoutManager(None)
 
     def clear(self) -> None:
-        """Empty the scene and forget dialogs, installations and errors."""
+        """Empty the scene and the DICOM database; forget dialogs, installations and errors."""
         slicer.mrmlScene.Clear(False)
+        for patient in slicer.dicomDatabase.patients():
+            slicer.dicomDatabase.removePatient(patient)
         self.dialogs.clear()
         self.installed.clear()
         self.errors.clear()
@@ -171,6 +174,7 @@ class Runtime:
     def _put_modules_in_place(self) -> None:
         slicer.app = self.app
         slicer.modules = SimpleNamespace()
+        slicer.dicomDatabase = dicom_database.ctkDICOMDatabase()
         for name, logic in self.session.logics.items():
             setattr(slicer.modules, name.lower(), scripted_module.built_in(name, logic))
         sys.modules["qt"] = qt_module.build()
