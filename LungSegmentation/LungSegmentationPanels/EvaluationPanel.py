@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel
-from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, openPath, textItem
+from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, openPath, textItem
 
 SHOWN = {
     "Dice": "{:.3f}",
@@ -112,6 +112,7 @@ class EvaluationPanel(Panel):
                 rows.append([first, *cells])
         ui = self.ui
         fillRows(ui.evaluationScoresTable, rows)
+        fitHeight(ui.evaluationScoresTable, len(self._labelSet))
         for widget in (
             ui.evaluationScoresTable,
             ui.evaluationChartButton,

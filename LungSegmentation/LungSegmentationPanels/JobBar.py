@@ -53,6 +53,7 @@ class JobBar:
         self.cancelButton.connect("clicked()", self.cancel)
         row.addWidget(self.cancelButton)
 
+        row.addStretch(0)  # keeps the log at the right when there is no bar any more
         self.logButton = qt.QToolButton()
         self.logButton.text = _("Log")
         self.logButton.objectName = f"{name}LogButton"

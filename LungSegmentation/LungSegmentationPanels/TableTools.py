@@ -16,6 +16,7 @@ def fitColumns(table) -> None:
     header = table.horizontalHeader()
     header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
     header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+    header.setHighlightSections(False)
     rows = table.verticalHeader()
     rows.setVisible(False)
     rows.setDefaultSectionSize(ROW_HEIGHT)
@@ -31,6 +32,13 @@ def fillRows(table, rows: Sequence[Sequence]) -> None:
             if shown is not None and shown.text() == item.text() and shown.toolTip() == item.toolTip():
                 continue
             table.setItem(row, column, item)
+
+
+def fitHeight(table, mostRows: int) -> None:
+    """Make a table as high as its rows, or as a number of rows where it has more."""
+    rows = min(max(1, table.rowCount), mostRows)
+    # The height of the header is known before it was ever shown only by its hint.
+    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * ROW_HEIGHT + 2 * table.frameWidth)
 
 
 def textItem(text: str):

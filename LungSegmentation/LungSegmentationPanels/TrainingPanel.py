@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel
-from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, openPath, textItem
+from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, openPath, textItem
 from LungSegmentationPanels.TrainingBar import TrainingBar
 from LungSegmentationPanels.TrainingTexts import (
     cohortText,
@@ -28,6 +28,8 @@ from LungSegmentationPanels.TrainingTexts import (
 )
 
 REDRAW_MS = 200
+RUN_ROWS, DICE_ROWS = 4, 7
+"""Rows that are seen without scrolling."""
 
 
 class TrainingPanel(Panel):
@@ -221,6 +223,8 @@ class TrainingPanel(Panel):
         self.updateState()
 
     def _watchPreparation(self, job: SceneJob) -> None:
+        if not self.bar.isRunning:
+            self.bar.watch(None)
         self.prepareBar.watch(job)
         job.listen(onFinished=lambda _job: self.reload() if self.parameters is not None else None)
 
@@ -262,6 +266,7 @@ class TrainingPanel(Panel):
             self.complain(error.sentence, error.hint)
             return
         self.shownRun = job.runFolder.name
+        self.prepareBar.watch(None)
         self._watch(job)
         self.updateState()
 
@@ -356,6 +361,7 @@ class TrainingPanel(Panel):
         self._filling = True
         try:
             fillRows(table, rows)
+            fitHeight(table, RUN_ROWS)
             place = next((row for row, run in enumerate(runs) if run.name == self.shownRun), -1)
             if place != table.currentRow() and place >= 0:
                 table.setCurrentCell(place, 0)
@@ -378,4 +384,5 @@ class TrainingPanel(Panel):
                 structure = known.get(key)
                 name = colorItem(structure.name, structure.color) if structure else textItem(key)
                 rows.append([name, textItem(diceText(last.get(key))), textItem(diceText(best.get(key)))])
-        fillRows(self.ui.trainingDiceTable, rows)
+        fillRows(ui.trainingDiceTable, rows)
+        fitHeight(ui.trainingDiceTable, DICE_ROWS)
