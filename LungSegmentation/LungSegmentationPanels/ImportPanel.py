@@ -8,7 +8,7 @@ import qt
 from LungSegmentationScene import Import, Patients, Views
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Import import ImportedPatient
-from LungSegmentationScene.Jobs import SceneJob, findJob
+from LungSegmentationScene.Jobs import FINISHED, SceneJob, findJob
 from LungSegmentationScene.Patients import Corrections, Findings, PatientCt, Roi
 from slicer.i18n import tr as _
 
@@ -18,7 +18,7 @@ from LungSegmentationPanels.RoiTable import RoiTable
 from LungSegmentationPanels.TableTools import ROW_HEIGHT, fillRows, textItem
 
 FOLDER, DATABASE = "folder", "database"
-SHOWN_WARNINGS = 2
+SHOWN_NOTES = 2
 
 
 class ImportPanel(Panel):
@@ -42,6 +42,7 @@ class ImportPanel(Panel):
         self.scanBar = JobBar("importScanJob", ui.importScanJobPlace.layout(), ui.importScanButton)
         self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace.layout(), ui.importLoadButton)
         self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace.layout(), ui.importConvertButton)
+        ui.importWarningsText.visible = ui.importCorrectionsLabel.visible = False
         _layOut(ui.importDatabaseTable, stretched=0)
         _layOut(ui.importPatientsTable, stretched=3)
         ui.importScanButton.connect("clicked()", self.onScan)
@@ -199,7 +200,7 @@ class ImportPanel(Panel):
         if self._scanned is None:
             self._scanned = Path(job.arguments[1])
         self.scanBar.watch(job)
-        job.listen(onEvent=take, onFinished=lambda _job: self.updateState())
+        job.listen(onEvent=take, onFinished=lambda job: self._onEnded(self.scanBar, job))
         self.updateState()
 
     def _showFindings(self, findings: Findings | None) -> None:
@@ -220,7 +221,7 @@ class ImportPanel(Panel):
                     _("There is no CT in this folder."), _("Choose the folder that holds the slices, or one above it.")
                 )
             elif findings.notes:
-                self.say("\n".join(findings.notes[:SHOWN_WARNINGS]))
+                self.say("\n".join(findings.notes[:SHOWN_NOTES]))
         self.onPatientChosen()
 
     def _patientItems(self, one: PatientCt) -> list:
@@ -258,15 +259,11 @@ class ImportPanel(Panel):
         self.updateState()
 
     def _showWarnings(self, patient: PatientCt | None) -> None:
-        label = self.ui.importWarningsLabel
+        shown = self.ui.importWarningsText
         sentences = [] if patient is None else [*([patient.error] if patient.error else []), *patient.warnings]
-        shown = sentences[:SHOWN_WARNINGS]
-        if len(sentences) > len(shown):
-            shown.append(_("… and {count} more").format(count=len(sentences) - len(shown)))
-        label.text = "\n".join(shown)
-        label.toolTip = "\n".join(sentences)
-        label.styleSheet = f"color: {errorColor(self.widget)}" if patient is not None and patient.error else ""
-        label.visible = bool(sentences)
+        shown.setPlainText("\n".join(sentences))
+        shown.styleSheet = f"color: {errorColor(self.widget)}" if patient is not None and patient.error else ""
+        shown.visible = bool(sentences)
 
     # Corrections
 
@@ -351,15 +348,13 @@ class ImportPanel(Panel):
         if not count:
             label.visible = False
             return
-        if self.corrections.cohort is not None:
-            text = _("{count} chosen by you, remembered in the cohort “{name}”.").format(
-                count=count, name=self.corrections.cohort.name
-            )
+        cohort = self.corrections.cohort
+        if cohort is not None:
+            label.text = _("{count} chosen by you, remembered in the cohort.").format(count=count)
+            label.toolTip = _("Kept in {folder}").format(folder=cohort)
         else:
-            text = _("{count} chosen by you, kept until Slicer closes; choose a cohort below to keep them.").format(
-                count=count
-            )
-        label.text = text
+            label.text = _("{count} chosen by you, kept until Slicer closes.").format(count=count)
+            label.toolTip = _("Choose a folder for the cohort below to keep them for good.")
         label.visible = True
 
     # Into the scene
@@ -387,7 +382,7 @@ class ImportPanel(Panel):
         )
         self.loadBar.watch(job)
         Import.follow(job, self._onLoaded, lambda sentence, hint: self._onNotLoaded(job, sentence, hint))
-        job.listen(onFinished=lambda _job: self.updateState())
+        job.listen(onFinished=lambda job: self._onEnded(self.loadBar, job))
         job.start()
 
     def _onLoaded(self, imported: ImportedPatient) -> None:
@@ -408,6 +403,12 @@ class ImportPanel(Panel):
         # What a job says of its failure stands in its row already.
         if job.failure is None:
             self.complain(sentence, hint)
+
+    def _onEnded(self, bar: JobBar, job: SceneJob) -> None:
+        # Of a job that went well its result tells; the row would only take room.
+        if job.state == FINISHED and job is bar.job:
+            bar.watch(None)
+        self.updateState()
 
     # Into a cohort
 

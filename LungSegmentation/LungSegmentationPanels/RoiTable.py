@@ -14,7 +14,7 @@ from LungSegmentationPanels.TableTools import SWATCH, fillRows, textItem
 AUTOMATIC = "automatic"
 COLUMNS = ROI, STRUCTURE, VOLUME, CONTOURS, REASON = range(5)
 ROW_HEIGHT = 22
-STRUCTURE_WIDTH = 116
+STRUCTURE_WIDTH = 122
 
 
 class RoiTable:
@@ -42,7 +42,7 @@ class RoiTable:
         header.setSectionResizeMode(ROI, qt.QHeaderView.Interactive)
         header.setSectionResizeMode(STRUCTURE, qt.QHeaderView.Fixed)
         header.setSectionResizeMode(REASON, qt.QHeaderView.Stretch)
-        table.setColumnWidth(ROI, 84)
+        table.setColumnWidth(ROI, 80)
         table.setColumnWidth(STRUCTURE, STRUCTURE_WIDTH)
         rows = table.verticalHeader()
         rows.setVisible(False)
@@ -63,7 +63,7 @@ class RoiTable:
             self._showing = False
 
     def _items(self, roi: Roi) -> list:
-        volume = "" if roi.volumeCc is None else f"{roi.volumeCc:.1f}"
+        volume = "" if roi.volumeCc is None else f"{roi.volumeCc:.{1 if roi.volumeCc < 1000 else 0}f}"
         items = [textItem(roi.name), textItem(""), textItem(volume), textItem(str(roi.contours)), textItem(roi.reason)]
         for column in (VOLUME, CONTOURS):
             items[column].setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))

@@ -41,11 +41,11 @@ class LungSegmentationParameters:
 
     previewVolume: vtkMRMLScalarVolumeNode
     previewSegmentation: LabelsNode
-    previewOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.7
+    previewOpacity: Annotated[float, WithinRange(0.0, 100.0)] = 70.0
     previewFill: bool = True
     previewOutline: bool = True
     previewWindow: str = ""
-    previewOnlyLabelled: bool = True
+    previewLabelNames: str = "colors"
 
     trainingRun: str = ""
     trainingPreset: str = "standard"
