@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 
 WHEELS = {"slicer_core": "slicer-core", "vtkmodules": "vtk", "PySide6": "PySide6-Essentials"}
@@ -27,6 +28,7 @@ def missing() -> str:
     return ""
 
 
+@cache
 def rendering_fault() -> str:
     """Return why VTK cannot draw here, or an empty string; asked of another process, as a fault ends the process."""
     code = "import vtk; w = vtk.vtkRenderWindow(); w.SetOffScreenRendering(True); w.Render()"
