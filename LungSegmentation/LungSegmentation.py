@@ -48,7 +48,6 @@ class LungSegmentation(ScriptedLoadableModule):
             "for, trains a network on your own cohort in the background, segments new CTs and compares the result with "
             "a reference. All data stay on this computer. For research; not a medical device."
         )
-        parent.helpText += self.getDefaultModuleDocumentationLink()
         parent.acknowledgementText = _(
             "Built on SimpleITK, pydicom, highdicom, PyTorch and 3D Slicer. How to cite: see CITATION.cff."
         )
@@ -107,7 +106,11 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.startswith("LungSegmentation")]:
             if name.split(".")[0] in {"LungSegmentationPanels", "LungSegmentationScene"} and name not in kept:
                 del sys.modules[name]
+        former = self.accordion.widget
         slicer.util.reloadScriptedModule(self.moduleName)
+        # Slicer only hides it: a script that looks for a widget by its name would find it twice.
+        former.setParent(None)
+        former.deleteLater()
 
     def onSceneStartClose(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
         """The parameter node goes with the scene."""

@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import ctk
-import qt
-import slicer
 import vtk
 
 PROPERTY = "SlicerParameterName"
@@ -19,9 +16,12 @@ PROPERTY = "SlicerParameterName"
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a kind of widget is read, written and followed."""
+    """How a kind of widget is read, written and followed.
 
-    widget: type
+    The kind is the name of its class: in Slicer ``isinstance`` does not know the base classes of every widget.
+    """
+
+    widget: str
     signal: str
     read: Callable
     write: Callable
@@ -40,27 +40,26 @@ def _choose(box, value: str) -> None:
         box.setCurrentIndex(index)
 
 
-def _kinds() -> tuple[_Kind, ...]:
-    return (
-        _Kind(qt.QCheckBox, "toggled(bool)", lambda w: w.checked, lambda w, v: setattr(w, "checked", v)),
-        _Kind(qt.QSpinBox, "valueChanged(int)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-        _Kind(qt.QDoubleSpinBox, "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-        _Kind(ctk.ctkSliderWidget, "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-        _Kind(qt.QComboBox, "currentIndexChanged(int)", _choice, _choose),
-        _Kind(qt.QLineEdit, "textChanged(QString)", lambda w: w.text, lambda w, v: setattr(w, "text", v)),
-        _Kind(
-            ctk.ctkPathLineEdit,
-            "currentPathChanged(QString)",
-            lambda w: w.currentPath,
-            lambda w, v: setattr(w, "currentPath", v),
-        ),
-        _Kind(
-            slicer.qMRMLNodeComboBox,
-            "currentNodeChanged(vtkMRMLNode*)",
-            lambda w: w.currentNode(),
-            lambda w, v: w.setCurrentNode(v),
-        ),
-    )
+KINDS = (
+    _Kind("QCheckBox", "toggled(bool)", lambda w: w.checked, lambda w, v: setattr(w, "checked", v)),
+    _Kind("QSpinBox", "valueChanged(int)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("QDoubleSpinBox", "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("ctkSliderWidget", "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("QComboBox", "currentIndexChanged(int)", _choice, _choose),
+    _Kind("QLineEdit", "textChanged(QString)", lambda w: w.text, lambda w, v: setattr(w, "text", v)),
+    _Kind(
+        "ctkPathLineEdit",
+        "currentPathChanged(QString)",
+        lambda w: w.currentPath,
+        lambda w, v: setattr(w, "currentPath", v),
+    ),
+    _Kind(
+        "qMRMLNodeComboBox",
+        "currentNodeChanged(vtkMRMLNode*)",
+        lambda w: w.currentNode(),
+        lambda w, v: w.setCurrentNode(v),
+    ),
+)
 
 
 class Bindings:
@@ -81,9 +80,8 @@ class Bindings:
         self._onChanged = onChanged
         self._showing = False
         self._bound = []
-        kinds = _kinds()
         for name, widget in widgets.items():
-            kind = next((kind for kind in kinds if isinstance(widget, kind.widget)), None)
+            kind = next((kind for kind in KINDS if widget.inherits(kind.widget)), None)
             if kind is None:
                 raise TypeError(f"{widget.objectName} is of a kind that cannot show the parameter {name}")
             self._bound.append((name, widget, kind, self._reader(name, widget, kind)))

@@ -21,10 +21,11 @@ from slicer.i18n import tr as _
 
 from LungSegmentationScene import Environment
 from LungSegmentationScene.Background import BackgroundCall, finishPending, removeFolder
+from LungSegmentationScene.Errors import SceneError
 
 logger = logging.getLogger("LungSegmentation")
 
-OWN_PARTS = ("LungSegmentationScene.Background", "LungSegmentationScene.Environment")
+OWN_PARTS = tuple(f"LungSegmentationScene.{name}" for name in ("Background", "Environment", "Errors"))
 """Kept with this part when the module is reloaded."""
 
 POLL_MS = 50
@@ -63,11 +64,11 @@ class JobFailure:
     traceback: str = ""
 
 
-class JobError(RuntimeError):
-    """Raised by calls that wait for a job; ``failure`` holds sentence, hint and kind."""
+class JobError(SceneError):
+    """Raised by calls that wait for a job; ``failure`` holds the kind, too."""
 
     def __init__(self, failure: JobFailure) -> None:
-        super().__init__(f"{failure.sentence} {failure.hint}".strip())
+        super().__init__(failure.sentence, failure.hint)
         self.failure = failure
 
 
