@@ -52,6 +52,8 @@ from LungSegmentationLib.volumes import write_volume
 
 __all__ = ["Existing", "PredictedCase", "Predictions", "predict_command"]
 
+MARKED = "CHECK THIS RESULT: the CT lies outside what the model is made for. What is written says so."
+
 Existing = Literal["refuse", "overwrite", "keep"]
 State = Literal["predicted", "kept", "failed"]
 
@@ -272,7 +274,7 @@ def _one_case(
     if existing == "keep" and before is not None and _is_whole(before, files, job):
         reporter.log(f"{case.name}: kept, as nothing has changed")
         if before.marked:
-            reporter.warning(f"CHECK THIS RESULT: {' '.join(before.warnings)}", case.name)
+            reporter.warning(" ".join((MARKED, *before.warnings)), case.name)
         return _told(PredictedCase(case.name, "kept", _paths(files, before), before), reporter)
     with staging(files) as staged:
         try:
@@ -281,8 +283,8 @@ def _one_case(
                 reporter.warning(warning, case.name)
             prediction = job.predictor.predict((loaded.ct, loaded.grid), reporter, name=case.name)
             loaded = loaded.without_voxels()
-            for warning in prediction.warnings:
-                reporter.warning(f"CHECK THIS RESULT: {warning}", case.name)
+            if prediction.marked:  # why, the predictor has said
+                reporter.warning(MARKED, case.name)
         except CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is told
