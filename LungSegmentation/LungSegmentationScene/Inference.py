@@ -27,6 +27,9 @@ MODEL_ATTRIBUTE = "LungSegmentation.Model"
 MARKED_ATTRIBUTE = "LungSegmentation.Marked"
 """On a segmentation whose CT lies outside of what the model was made for."""
 
+MARKED_DESCRIPTION = "CHECK: outside the range of the model, for research only"
+"""Series description of such a segmentation in DICOM; not translated, as other systems read it."""
+
 FORMATS = {".nii.gz": "nifti", ".seg.nrrd": "seg.nrrd", ".seg.dcm": "dicom-seg", ".rtstruct.dcm": "rtstruct"}
 """Formats of an exported segmentation by the ending of its file."""
 
@@ -310,9 +313,14 @@ def exportSegmentation(node, path: Path | str, source: Path | str | None = None,
             _("It is not known which DICOM series “{name}” belongs to.").format(name=node.GetName()),
             _("Choose the folder of the CT's DICOM files."),
         )
-    command = ["export", "{folder}/segmentation.seg.nrrd", str(path), "--overwrite"]
+    command = ["export", "{folder}/segmentation.seg.nrrd", str(path)]
     if folder is not None and kind in DICOM_FORMATS:
         command += ["--source", str(folder)]
+        series = "" if source else Volumes.sourceSeries(volumeOf(node))
+        if series:
+            command += ["--series", series]
+    if node.GetAttribute(MARKED_ATTRIBUTE):
+        command += ["--description", MARKED_DESCRIPTION]
     job = SceneJob(command, key=EXPORT_KEY, title=_("Writing {name}").format(name=path.name))
     Segmentations.writeSegmentation(node, job.folder / "segmentation.seg.nrrd")
     job.start()
