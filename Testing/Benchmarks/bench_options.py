@@ -87,6 +87,7 @@ def single_rules(label_set: LabelSet) -> dict[str, dict[str, Postprocessing]]:
         found[f"largest {key}"] = {key: Postprocessing("largest")}
         for size in (0.5, 5.0):
             found[f"pieces from {size:g} cc {key}"] = {key: Postprocessing(min_cc=size)}
+    found["largest, all organs"] = {key: Postprocessing("largest") for key in organs}
     for key in targets:
         found[f"largest {key}"] = {key: Postprocessing("largest")}
         for size in (0.1, 0.5, 1.0):
@@ -106,9 +107,9 @@ def cases_of(arguments: argparse.Namespace, folder: Path, label_set: LabelSet) -
 
 
 def cohorts_of(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    named = set(arguments.cases.split(",")) if arguments.cases else None
     if arguments.cohort:
-        chosen = arguments.cases.split(",") if arguments.cases else read_split(CohortPaths(arguments.cohort), "test")
-        yield arguments.cohort, set(chosen)
+        yield arguments.cohort, named or set(read_split(CohortPaths(arguments.cohort), "test"))
     if arguments.phantoms:
         options = PhantomOptions(in_plane=arguments.in_plane, complete=True)
         make_phantoms(folder / "phantoms", arguments.phantoms, arguments.seed, options=options)
@@ -120,7 +121,7 @@ def cohorts_of(arguments: argparse.Namespace, folder: Path) -> Iterator[tuple[Pa
         for name in REAL:
             shutil.copytree(DATA / name, folder / "real" / name.replace("/", "-"))
         convert(folder / "real", folder / "real cohort", ConversionOptions())
-        yield folder / "real cohort", None
+        yield folder / "real cohort", named
 
 
 def load(paths: CasePaths, label_set: LabelSet) -> Tried:
@@ -272,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL")
     parser.add_argument("--cohort", type=Path)
-    parser.add_argument("--cases", help="names, in place of the test split")
+    parser.add_argument("--cases", help="names, in place of the test split or of both real patients")
     parser.add_argument("--phantoms", type=int, default=0)
     parser.add_argument("--seed", type=int, default=777)
     parser.add_argument("--in-plane", type=int, default=256)
