@@ -53,20 +53,22 @@ class JobBar:
         self.cancelButton.connect("clicked()", self.cancel)
         row.addWidget(self.cancelButton)
 
-        row.addStretch(0)  # keeps the log at the right when there is no bar any more
+        statusRow = qt.QHBoxLayout()
+        rows.addLayout(statusRow)
+        self.statusLabel = qt.QLabel()
+        self.statusLabel.objectName = f"{name}StatusLabel"
+        self.statusLabel.toolTip = _("How the job stands")
+        self.statusLabel.wordWrap = True
+        self.statusLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
+        statusRow.addWidget(self.statusLabel, 1)
+
         self.logButton = qt.QToolButton()
         self.logButton.text = _("Log")
         self.logButton.objectName = f"{name}LogButton"
         self.logButton.checkable = True
         self.logButton.toolTip = _("Show what the job says in detail")
         self.logButton.connect("toggled(bool)", self._showLog)
-        row.addWidget(self.logButton)
-
-        self.statusLabel = qt.QLabel()
-        self.statusLabel.objectName = f"{name}StatusLabel"
-        self.statusLabel.wordWrap = True
-        self.statusLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
-        rows.addWidget(self.statusLabel)
+        statusRow.addWidget(self.logButton)
 
         self.logText = qt.QPlainTextEdit()
         self.logText.objectName = f"{name}LogText"
@@ -142,7 +144,6 @@ class JobBar:
         self.cancelButton.enabled = job.isRunning and job.state != CANCELLING
         self.statusLabel.text = statusText(job, progress)
         self.statusLabel.styleSheet = f"color: {errorColor(self.widget)}" if job.state == FAILED else ""
-        self.statusLabel.visible = bool(self.statusLabel.text)
         self._showStartButton()
         if not job.isRunning:
             self._logTimer.stop()
@@ -173,19 +174,47 @@ def statusText(job: SceneJob, progress) -> str:
     if job.state == CANCELLING:
         return _("Cancelling…")
     if job.state == FAILED:
-        return f"{job.failure.sentence} {job.failure.hint}".strip()
+        return sentences(job.failure.sentence, job.failure.hint)
     if job.state == CANCELLED:
         return _("Cancelled.")
     if not job.isRunning:
         return _("Done.")
+    progress = job.progress
     if progress is None:
         return job.title
-    parts = [progress.stage]
+    parts = [stageText(progress.stage)]
+    if progress.total:
+        parts[0] += _(" {done} of {total}").format(done=progress.done, total=progress.total)
     if progress.message:
         parts.append(progress.message)
-    if progress.eta_s:
+    if progress.eta_s and progress.eta_s >= 1:
         parts.append(_("{time} left").format(time=durationText(progress.eta_s)))
     return " · ".join(parts)
+
+
+def sentences(*texts: str) -> str:
+    """Return texts as sentences, one after the other, each with its full stop."""
+    return " ".join(text if text.endswith((".", "!", "?", "…", ":")) else f"{text}." for text in texts if text)
+
+
+def stageText(stage: str) -> str:
+    """Return what people call a stage of a job; one that is not known as the library calls it."""
+    titles = {
+        "scan": _("Looking through files"),
+        "extract": _("Reading"),
+        "convert": _("Converting"),
+        "cases": _("Case"),
+        "phantom": _("Making phantoms"),
+        "prepare": _("Preparing"),
+        "training": _("Training"),
+        "validation": _("Validating"),
+        "prediction": _("Segmenting"),
+        "writing": _("Writing"),
+        "export": _("Writing"),
+        "evaluate": _("Comparing"),
+        "surfaces": _("Measuring surfaces"),
+    }
+    return titles.get(stage, stage)
 
 
 def durationText(seconds: float) -> str:

@@ -229,7 +229,7 @@ class JobBarShowsAJob(ModuleTestCase):
         self.waitUntil(lambda: job.progress is not None and job.progress.done >= 20)
         self.assertEqual(self.bar.progressBar.maximum, 60)
         self.assertGreaterEqual(self.bar.progressBar.value, 20)
-        self.assertIn("stepping", self.bar.statusLabel.text)
+        self.assertRegex(self.bar.statusLabel.text, r"^stepping \d+ of 60")
         self.photograph("jobbar-running", self.bar.widget)
         self.waitUntil(lambda: not job.isRunning)
         self.assertEqual(self.bar.statusLabel.text, "Done.")
