@@ -12,7 +12,7 @@ import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from LungSegmentationScene import Segmentations, Terminology
 from LungSegmentationScene.VolumeFiles import Lattice, volumeLattice
@@ -146,26 +146,26 @@ def _shape(layer: _Layer, planes: slice, label: int, cc: float) -> tuple[list[fl
 
 
 def _pieces(mask: np.ndarray, cc: float) -> list[float]:
-    """Return the volumes of what does not touch, by faces, on pixels twice as large; scaled to the whole volume."""
+    """Return the volumes of the pieces; what touches by faces on pixels twice as large is one piece."""
     k, j, i = mask.shape
-    even = np.zeros((k, j + j % 2, i + i % 2), np.uint8)
+    even = np.zeros((k, j + j % 2, i + i % 2), bool)
     even[:, :j, :i] = mask
-    coarse = np.maximum(
-        np.maximum(even[:, ::2, ::2], even[:, 1::2, ::2]), np.maximum(even[:, ::2, 1::2], even[:, 1::2, 1::2])
-    )
+    coarse = even[:, ::2, ::2] | even[:, 1::2, ::2] | even[:, ::2, 1::2] | even[:, 1::2, 1::2]
     image = vtk.vtkImageData()
     image.SetDimensions(*coarse.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(coarse.ravel(), deep=True))
+    image.GetPointData().SetScalars(numpy_to_vtk(coarse.view(np.uint8).ravel(), deep=True))
     connectivity = vtk.vtkImageConnectivityFilter()
     connectivity.SetInputData(image)
     connectivity.SetScalarRange(1, 1)
     connectivity.SetExtractionModeToAllRegions()
+    connectivity.SetLabelScalarTypeToInt()
     connectivity.Update()
-    sizes = connectivity.GetExtractedRegionSizes()
-    count = connectivity.GetNumberOfExtractedRegions()
-    found = sorted((sizes.GetValue(number) for number in range(count)), reverse=True)
-    scale = cc * int(mask.sum()) / max(1, sum(found))
-    return [size * scale for size in found]
+    if connectivity.GetNumberOfExtractedRegions() < 2:
+        return [cc * int(np.count_nonzero(mask))]
+    regions = vtk_to_numpy(connectivity.GetOutput().GetPointData().GetScalars()).reshape(coarse.shape)
+    places = np.nonzero(mask)
+    counts = np.bincount(regions[places[0], places[1] // 2, places[2] // 2])
+    return [cc * int(count) for count in sorted(counts, reverse=True) if count]
 
 
 def checks(measures: list[Measure], labelSet) -> list[str]:

@@ -91,7 +91,7 @@ def fromArray(labels, volumeNode, labelSet, name: str):
     scalars = numpy_to_vtk(labels.astype("uint8", copy=False).ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
     image.GetPointData().SetScalars(scalars)
     labelMap = slicer.vtkMRMLLabelMapVolumeNode()
-    labelMap.SetName(name)
+    labelMap.SetName(f"{name} (labels)")
     labelMap.SetHideFromEditors(True)
     labelMap = slicer.mrmlScene.AddNode(labelMap)
     try:

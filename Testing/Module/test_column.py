@@ -62,7 +62,7 @@ class Column(ModuleTestCase):
         parameters = self.widget.accordion.parameters
         parameters.cohortFolder = "/somewhere/cohört 肺"
         parameters.importAllRois = True
-        parameters.previewOpacity = 0.35
+        parameters.previewOpacity = 35.0
         parameters.trainingPreset = "lite"
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
         parameters.inferenceVolume = volume
@@ -78,7 +78,7 @@ class Column(ModuleTestCase):
         restored = self.widget.accordion.parameters
         self.assertEqual(restored.cohortFolder, "/somewhere/cohört 肺")
         self.assertEqual((restored.importAllRois, restored.trainingPreset), (True, "lite"))
-        self.assertAlmostEqual(restored.previewOpacity, 0.35)
+        self.assertAlmostEqual(restored.previewOpacity, 35.0)
         self.assertEqual(self.openNames(), ["Training"])
 
     def testClosingTheSceneEmptiesThePanels(self) -> None:
