@@ -114,6 +114,16 @@ def test_properties_are_attributes_and_not_functions() -> None:
     assert button.size.width() > 0
 
 
+def test_size_hints_are_attributes_too_although_qt_calls_them() -> None:
+    section = ctk.ctkCollapsibleButton("Advanced")
+    layout = qt.QVBoxLayout(section)
+    label = qt.QLabel("two\nlines")
+    layout.addWidget(label)
+    assert section.sizeHint.height() > label.sizeHint.height() >= label.minimumSizeHint.height() > 0
+    with pytest.raises(TypeError):
+        label.sizeHint()
+
+
 @pytest.mark.parametrize("name", ["checkStateChanged", "isTopLevel", "screen", "txet"])
 def test_reading_what_slicer_lacks_raises(name: str) -> None:
     with pytest.raises(AttributeError):

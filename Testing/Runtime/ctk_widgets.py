@@ -90,7 +90,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
     def minimumSizeHint(self) -> QtCore.QSize:
         if self._collapsed or self.layout() is None:
-            return QtCore.QSize(0, self.sizeHint().height())
+            return QtCore.QSize(0, self.sizeHint.height())
         return self.layout().totalMinimumSize()
 
     def hitButton(self, position: QtCore.QPoint) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dis
+import sys
 from collections.abc import Callable, Iterator
 from inspect import getattr_static
-from types import MethodType
+from types import FrameType, MethodType
 from typing import Any
 
 from PySide6 import QtCore, QtGui, QtWidgets
@@ -24,6 +26,9 @@ VIRTUAL = frozenset(
 VIRTUAL_OF_LAYOUTS = frozenset({"minimumSize", "maximumSize", "spacing", "setSpacing", "geometry", "sizeConstraint"})
 # Shiboken reaches for them itself.
 INTERNAL = frozenset({"emit", "receivers"})
+
+# Virtual functions and properties at the same time.
+SIZE_HINTS = frozenset({"sizeHint", "minimumSizeHint"})
 
 _absent_names: set[str] = set()
 
@@ -132,6 +137,8 @@ def _with_connect(getter: Callable[[Any, str], Any]) -> Callable[[Any, str], Any
             return MethodType(qt_signals.connect, self)
         if name == "disconnect":
             return MethodType(qt_signals.disconnect, self)
+        if name in SIZE_HINTS and _loads_attribute(sys._getframe(1)):
+            return self.property(name)
         if name in _absent_names:
             # What is not found on the class, PySide6 would look for among Qt's own signals.
             hidden = getattr_static(type(self), name, None)
@@ -140,6 +147,13 @@ def _with_connect(getter: Callable[[Any, str], Any]) -> Callable[[Any, str], Any
         return getter(self, name)
 
     return look_up
+
+
+def _loads_attribute(frame: FrameType) -> bool:
+    # Shiboken looks a virtual function up by the same way whenever C++ calls it, and must find a function then. The
+    # Python below it stands at a call at that moment; only a program that reads the attribute stands at its loading.
+    operation = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    return operation in {"LOAD_ATTR", "LOAD_METHOD"}
 
 
 def _refusing_unknown(setter: Callable[[Any, str, Any], None]) -> Callable[[Any, str, Any], None]:

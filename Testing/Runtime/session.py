@@ -152,7 +152,7 @@ class Runtime:
             self.process_events()
             layout = widget.layout()
             wanted = layout.heightForWidth(width) if layout is not None and layout.hasHeightForWidth() else -1
-            widget.resize(width, height or max(wanted, widget.sizeHint().height()))
+            widget.resize(width, height or max(wanted, widget.sizeHint.height()))
         self.process_events()
         path.parent.mkdir(parents=True, exist_ok=True)
         if not widget.grab().save(str(path)):
