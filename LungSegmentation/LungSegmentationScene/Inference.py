@@ -17,7 +17,7 @@ from LungSegmentationScene import Segmentations, Volumes
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Jobs import FAILED, FINISHED, JobFailure, SceneJob
 from LungSegmentationScene.Models import modelName
-from LungSegmentationScene.VolumeFiles import VolumeData, readVolume, writeNrrd
+from LungSegmentationScene.VolumeFiles import VolumeData, readVolume, writeNrrd, writeSegmentation
 
 KEY = "Inference.segment"
 BATCH_KEY = "Inference.batch"
@@ -322,7 +322,7 @@ def exportSegmentation(node, path: Path | str, source: Path | str | None = None,
     if node.GetAttribute(MARKED_ATTRIBUTE):
         command += ["--description", MARKED_DESCRIPTION]
     job = SceneJob(command, key=EXPORT_KEY, title=_("Writing {name}").format(name=path.name))
-    Segmentations.writeSegmentation(node, job.folder / "segmentation.seg.nrrd")
+    writeSegmentation(node, job.folder / "segmentation.seg.nrrd")
     job.start()
     if not wait:
         return job

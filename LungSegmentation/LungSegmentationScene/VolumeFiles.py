@@ -284,6 +284,25 @@ def _array(matrix) -> np.ndarray:
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
+def writeSegmentation(node, path: Path) -> Path:
+    """Write a segmentation as ``.seg.nrrd`` for a job, uncompressed; the node keeps no trace of the file.
+
+    Raises
+    ------
+    SceneError
+        If it is empty, lies under a transform, or cannot be written.
+    """
+    if node.GetSegmentation().GetNumberOfSegments() == 0:
+        raise SceneError(_("“{name}” has no segments.").format(name=node.GetName()), _("Choose another one."))
+    _refuseTransform(node)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    if not storage.WriteData(node):
+        raise SceneError(_("{file} cannot be written.").format(file=path), _("Is the disk full?"))
+    return path
+
+
 def writeNrrd(path: Path, array: np.ndarray, lattice: Lattice) -> None:
     """Write voxels (z, y, x) as an uncompressed NRRD in LPS; for files that only a job of this window reads.
 
