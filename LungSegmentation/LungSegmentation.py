@@ -124,7 +124,8 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndImport(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
         """Show the parameters that came with a loaded scene."""
         if self.accordion.entered:
-            self.showParameters()
+            # The node may be the one that is shown already, but the nodes that it names came after it.
+            self.accordion.setParameterNode(self.logic.parameters())
             self.accordion.openStored()
 
     def showParameters(self) -> None:
