@@ -1,7 +1,8 @@
 """Trained networks over the slices of a CT: batches as in training, probabilities out, less at once if memory is short.
 
 What a network sees is made by the functions that training uses, from HU on the cached grid; several networks and
-several views of a slice (mirrored, turned) are joined by the mean of their probabilities.
+several views of a slice (mirrored, turned) are joined by the mean of their probabilities. The air around the body is
+background without asking.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from LungSegmentationLib.cohort.resampling import BODY_MARGIN
 from LungSegmentationLib.cohort.slicing import mean_and_std
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError, UsageError
+from LungSegmentationLib.inference.region import Box, region_logits, supports_region
 from LungSegmentationLib.networks.blocks import DoubleConv
 from LungSegmentationLib.networks.model_file import load_model
+from LungSegmentationLib.networks.unet import UNet
 from LungSegmentationLib.training.devices import is_out_of_memory
 from LungSegmentationLib.training.transforms_intensity import scale_window, standardize
 
@@ -30,13 +34,19 @@ if TYPE_CHECKING:
     from LungSegmentationLib.inference.options import TestTimeAugmentation
     from LungSegmentationLib.networks.card import ModelCard, Preprocessing
 
-__all__ = ["Ensemble", "Model", "SliceNetwork", "Slices", "load", "network_input"]
+__all__ = ["Ensemble", "Model", "SliceNetwork", "Slices", "body_box", "load", "network_input"]
 
 ANGLE: Final = 5.0
 """Degrees that ``full`` test-time augmentation turns a slice."""
 
 BATCH_ON_CPU: Final = 4
 BATCH_ON_GPU: Final = 16
+
+AROUND_THE_BODY: Final = -850
+"""HU below which nothing but air is expected: lungs at the edge of a narrow field of view lie above it."""
+
+COARSE: Final = 2
+THIN: Final = 2  # coarse pixels: tubes and sheets of twice this width are no body
 
 
 class SliceNetwork(Protocol):
@@ -74,20 +84,23 @@ class Slices:
     ----------
     hounsfield
         int16, (slices, S, S), HU.
+    pixel
+        Their width and height in mm.
     scales
         Mean and standard deviation, HU, by window: those that the preparation of a cohort would write down.
     """
 
     hounsfield: NDArray[np.int16]
+    pixel: float
     scales: dict[tuple[float, float], tuple[float, float]]
 
     @classmethod
-    def of(cls, hounsfield: NDArray[np.int16], models: Sequence[Model]) -> Slices:
+    def of(cls, hounsfield: NDArray[np.int16], pixel: float, models: Sequence[Model]) -> Slices:
         """Measure slices for some models."""
         windows = {
             model.card.preprocessing.window for model in models if model.card.preprocessing.normalization == "zscore"
         }
-        return cls(hounsfield, {window: mean_and_std(hounsfield, window) for window in sorted(windows)})
+        return cls(hounsfield, pixel, {window: mean_and_std(hounsfield, window) for window in sorted(windows)})
 
 
 def load(path: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
@@ -107,18 +120,22 @@ def load(path: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
     # Pixels before channels: the order in which convolutions are fast.
     network.to(device=device, dtype=dtype)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub forgets this form
-    return Model(_Cast(network, dtype), card, path.name)
+    return Model(_Cast(network, dtype, partial=supports_region(network, card.preprocessing.size[0])), card, path.name)
 
 
 class _Cast:
-    """A network in its own number type; what comes and goes is float32."""
+    """A network in its own number type; what comes is float32."""
 
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, network: UNet, dtype: torch.dtype, *, partial: bool) -> None:
         self.network = network
         self.dtype = dtype
+        self.partial = partial
 
-    def __call__(self, images: Tensor, /) -> Tensor | list[Tensor]:
-        result: Tensor | list[Tensor] = self.network(images.to(self.dtype, memory_format=torch.channels_last))
+    def __call__(self, images: Tensor, /, box: Box | None = None) -> Tensor | list[Tensor]:
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        result: Tensor | list[Tensor] = (
+            self.network(images) if box is None else region_logits(self.network, images, box)
+        )
         return result
 
 
@@ -158,6 +175,37 @@ def network_input(slices: Slices, span: range, preprocessing: Preprocessing, dev
         return images
     mean, std = (torch.full((len(span),), value, dtype=torch.float32) for value in slices.scales[preprocessing.window])
     return standardize(images, mean, std, preprocessing.window)
+
+
+def body_box(hounsfield: NDArray[np.int16], pixel: float) -> Box | None:
+    """Return rows and columns outside of which some slices show nothing but air and thin things.
+
+    Parameters
+    ----------
+    hounsfield
+        int16, (slices, S, S), HU.
+    pixel
+        Their width and height in mm.
+
+    Returns
+    -------
+    two ranges, or None
+        With 10 mm to spare on each side; ``None`` if nothing was found.
+    """
+    from scipy import ndimage
+
+    dense = hounsfield[:, ::COARSE, ::COARSE] > AROUND_THE_BODY
+    disk = ndimage.generate_binary_structure(2, 1)[None]
+    thick: NDArray[np.bool_] = ndimage.binary_opening(dense, disk, iterations=THIN)
+    margin = math.ceil(BODY_MARGIN / pixel)
+    box = []
+    for held in (thick.any((0, 2)), thick.any((0, 1))):
+        found = np.flatnonzero(held)
+        if not found.size:
+            return None
+        start, stop = COARSE * int(found[0]) - margin, COARSE * int(found[-1] + 1) + margin
+        box.append(range(max(0, start), min(hounsfield.shape[1], stop)))
+    return box[0], box[1]
 
 
 class Ensemble:
@@ -233,15 +281,17 @@ class Ensemble:
 
     def _probabilities(self, slices: Slices, span: range) -> NDArray[np.float32]:
         total: Tensor | None = None
+        box = body_box(slices.hounsfield[span.start : span.stop], slices.pixel)
         for model in self.models:
             images = network_input(slices, span, model.card.preprocessing, self.device)
             for view in self._views:
-                found = view.back(_as_probabilities(model, view.there(images)), self._partners)
+                found = _as_probabilities(model, view.there(images), view.box(box, images.shape[-1]))
+                found = view.back(found, self._partners)
                 total = found if total is None else total.add_(found)
         if total is None:
             raise ValueError("an ensemble without models")
         total = total.div_(len(self.models) * len(self._views))
-        if bool(total.isnan().any()):
+        if not math.isfinite(float(total.sum())):
             raise BadInputError(
                 f"The network gave values that are no numbers on the slices {span.start} to {span.stop - 1}.",
                 "Choose the precision float32; if that does not help, use another model.",
@@ -259,6 +309,13 @@ class _View:
 
     def there(self, images: Tensor) -> Tensor:
         return _turned(images.flip(-1) if self.mirrored else images, self.angle)
+
+    def box(self, box: Box | None, size: int) -> Box | None:
+        """Return where a box lies in this view; ``None`` for everywhere."""
+        if box is None or self.angle:
+            return None
+        rows, columns = box
+        return rows, range(size - columns.stop, size - columns.start) if self.mirrored else columns
 
     def back(self, probabilities: Tensor, partners: Sequence[int]) -> Tensor:
         upright = _turned(probabilities, -self.angle)
@@ -283,10 +340,22 @@ def _turned(images: Tensor, angle: float) -> Tensor:
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _as_probabilities(model: Model, images: Tensor) -> Tensor:
-    outputs = model.network(images)
+def _as_probabilities(model: Model, images: Tensor, box: Box | None) -> Tensor:
+    """Return probabilities (B, classes, S, S); outside the box, if the network can be asked for one, background."""
+    exclusive = model.card.overlap == "exclusive"
+    network = model.network
+    partial = box is not None and isinstance(network, _Cast) and network.partial
+    outputs = network(images, box) if partial and isinstance(network, _Cast) else network(images)
     logits = (outputs if isinstance(outputs, Tensor) else outputs[0]).float()
-    return logits.softmax(1) if model.card.overlap == "exclusive" else logits.sigmoid()
+    probabilities = logits.softmax(1) if exclusive else logits.sigmoid()
+    if not partial or box is None:
+        return probabilities
+    whole = torch.zeros((*probabilities.shape[:2], *images.shape[-2:]), device=images.device)
+    if exclusive:
+        whole[:, 0] = 1.0
+    rows, columns = box
+    whole[..., rows.start : rows.stop, columns.start : columns.stop] = probabilities
+    return whole
 
 
 def _partners(card: ModelCard) -> tuple[int, ...]:

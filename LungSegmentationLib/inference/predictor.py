@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +15,21 @@ from numpy.typing import NDArray
 
 from LungSegmentationLib.cohort.resampling import plan_mapping
 from LungSegmentationLib.errors import BadInputError
+from LungSegmentationLib.inference.checks import check_input
 from LungSegmentationLib.inference.forward import Ensemble, Model, Slices, load
 from LungSegmentationLib.inference.hounsfield import as_hounsfield
 from LungSegmentationLib.inference.options import PredictionOptions
+from LungSegmentationLib.inference.postprocessing import postprocess
 from LungSegmentationLib.inference.prediction import Prediction
 from LungSegmentationLib.inference.restoring import Restored, Restorer
 from LungSegmentationLib.jobs.reporter import Reporter, SilentReporter
 from LungSegmentationLib.structures import StructureMap
 from LungSegmentationLib.training.devices import ChosenDevice, choose_device
+from LungSegmentationLib.training.memory import keep_freed_memory, release_freed_memory
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
+    import torch
 
     from LungSegmentationLib.cohort.resampling import InPlaneMapping
     from LungSegmentationLib.dicom.ct import CTVolume
@@ -141,28 +146,45 @@ class Predictor:
         hounsfield, grid = as_hounsfield(ct, name)
         preprocessing = self.cards[0].preprocessing
         mapping = plan_mapping(hounsfield, grid, preprocessing.size[0], preprocessing.field_of_view)
+        warnings = self._warnings(hounsfield, mapping)
+        for sentence in warnings:
+            reporter.warning(sentence, name)
         cached = mapping.to_cache(hounsfield)
-        slices = Slices.of(cached, self._ensemble.models)
+        slices = Slices.of(cached, mapping.cached.spacing[0], self._ensemble.models)
         if any(std == 0 for _, std in slices.scales.values()):
             raise BadInputError(
                 f"{name} has one value only in the window of the model, so there is nothing to segment.",
                 "Is it a CT in HU?",
             )
         restored = self._restore(slices, mapping, reporter)
-        structures = StructureMap(self.cards[0].label_set, restored.bits)
+        structures, changes, changed = self._mended(StructureMap(self.cards[0].label_set, restored.bits), grid)
         return Prediction(
             structures=structures,
             keys=self.keys,
             grid=grid,
             confidence=restored.confidence,
             structure_confidence=dict(zip(self.keys, restored.means, strict=True)),
-            warnings=(),
-            changes=(),
+            warnings=warnings,
+            changes=changes,
             seconds=time.monotonic() - start,
             cards=self.cards,
             model_names=self.model_names,
             probabilities=restored.probabilities,
+            changed_bits=changed,
         )
+
+    def _warnings(self, hounsfield: NDArray[np.int16], mapping: InPlaneMapping) -> tuple[str, ...]:
+        found = (warning for card in self.cards for warning in check_input(hounsfield, mapping, card))
+        return tuple(dict.fromkeys(found))
+
+    def _mended(
+        self, structures: StructureMap, grid: Grid
+    ) -> tuple[StructureMap, tuple[str, ...], NDArray[np.uint8] | None]:
+        """Return the structures after postprocessing, what it did, and the bits that it changed on each slice."""
+        if not self.options.postprocess:
+            return structures, (), None
+        result = postprocess(structures, grid, self.keys, exclusive=self.cards[0].overlap == "exclusive")
+        return result.structures, result.changes, _changed_slices(structures.bits, result.structures.bits)
 
     def _restore(self, slices: Slices, mapping: InPlaneMapping, reporter: Reporter) -> Restored:
         card, options = self.cards[0], self.options
@@ -177,7 +199,7 @@ class Predictor:
         count, done = mapping.slices, 0
         reporter.progress("prediction", 0, count)
         # One thread restores what the network has done while the network goes on.
-        with ThreadPoolExecutor(1, thread_name_prefix="restoring") as beside:
+        with _kept_memory(self.device.device), ThreadPoolExecutor(1, thread_name_prefix="restoring") as beside:
             waiting: deque[Future[None]] = deque()
             for probabilities in self._ensemble.run(slices):
                 reporter.check_cancelled()
@@ -189,6 +211,18 @@ class Predictor:
             for rest in waiting:
                 rest.result()
         return restorer.finish()
+
+
+@contextmanager
+def _kept_memory(device: torch.device) -> Iterator[None]:
+    """Let batches on the CPU take over the memory of those before."""
+    kept = device.type == "cpu" and keep_freed_memory()
+    try:
+        yield
+    finally:
+        if kept:
+            keep_freed_memory(keep=False)
+            release_freed_memory()
 
 
 def _changed_slices(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.uint8]:
