@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,7 +88,7 @@ def measure(segmentationNode, volumeNode, labelSet) -> Iterator[Measure | None]:
                 done.meanHu = float(sums[label] / seen[label])
             if len(planes):
                 span = slice(int(planes[0]), int(planes[-1]) + 1)
-                done.piecesCc, done.middleR = _shape(layer, span, label, cc)
+                done.piecesCc, done.middleR = yield from _shape(layer, span, label, cc)
             yield done
 
 
@@ -130,9 +130,10 @@ def _addHu(sums, seen, plane, array, place: Lattice, number: int) -> None:
     seen += np.bincount(labels, minlength=len(seen))
 
 
-def _shape(layer: _Layer, planes: slice, label: int, cc: float) -> tuple[list[float], float]:
-    """Return the volumes of the pieces and the middle along R."""
+def _shape(layer: _Layer, planes: slice, label: int, cc: float) -> Generator[None, None, tuple[list[float], float]]:
+    """Return the volumes of the pieces and the middle along R; yields between what takes a moment."""
     mask = layer.values[planes] == label
+    yield
     rows, columns = np.flatnonzero(mask.any((0, 2))), np.flatnonzero(mask.any((0, 1)))
     mask = mask[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     extent = layer.lattice.extent
@@ -142,10 +143,12 @@ def _shape(layer: _Layer, planes: slice, label: int, cc: float) -> tuple[list[fl
         extent[4] + (planes.start + planes.stop - 1) / 2,
     ]
     ras = layer.lattice.toRas @ np.array([*middle, 1.0])
-    return _pieces(mask, cc), float(ras[0])
+    yield
+    pieces = yield from _pieces(mask, cc)
+    return pieces, float(ras[0])
 
 
-def _pieces(mask: np.ndarray, cc: float) -> list[float]:
+def _pieces(mask: np.ndarray, cc: float) -> Generator[None, None, list[float]]:
     """Return the volumes of the pieces; what touches by faces on pixels twice as large is one piece."""
     k, j, i = mask.shape
     even = np.zeros((k, j + j % 2, i + i % 2), bool)
@@ -160,10 +163,12 @@ def _pieces(mask: np.ndarray, cc: float) -> list[float]:
     connectivity.SetExtractionModeToAllRegions()
     connectivity.SetLabelScalarTypeToInt()
     connectivity.Update()
+    yield
     if connectivity.GetNumberOfExtractedRegions() < 2:
         return [cc * int(np.count_nonzero(mask))]
     regions = vtk_to_numpy(connectivity.GetOutput().GetPointData().GetScalars()).reshape(coarse.shape)
     places = np.nonzero(mask)
+    yield
     counts = np.bincount(regions[places[0], places[1] // 2, places[2] // 2])
     return [cc * int(count) for count in sorted(counts, reverse=True) if count]
 
