@@ -68,6 +68,15 @@ class EvaluationPanel(Panel):
         self.bar.cleanup()
         super().cleanup()
 
+    def setParameterNode(self, parameters) -> None:
+        """Show these parameters; without any, forget what was shown of the closed scene."""
+        super().setParameterNode(parameters)
+        if parameters is None:
+            self.clearMessage()
+            self._note("")
+            if not self.bar.isRunning:
+                self.bar.watch(None)
+
     # State
 
     def updateState(self) -> None:

@@ -76,6 +76,16 @@ class InferencePanel(Panel):
             bar.cleanup()
         super().cleanup()
 
+    def setParameterNode(self, parameters) -> None:
+        """Show these parameters; without any, forget what was shown of the closed scene."""
+        super().setParameterNode(parameters)
+        if parameters is None:
+            self.clearMessage()
+            self.ui.inferenceResultLabel.visible = False
+            for bar in (self.bar, self.exportBar):
+                if not bar.isRunning:
+                    bar.watch(None)
+
     # State
 
     def updateState(self) -> None:

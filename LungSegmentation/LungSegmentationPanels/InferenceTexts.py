@@ -57,7 +57,7 @@ def modelText(model: ModelInfo | None) -> str:
         return ""
     lines = [
         _("Finds {names}.").format(names=", ".join(model.structures)),
-        _("Learned from {patients} patients, {slices} slices.").format(patients=model.patients, slices=model.slices),
+        learnedText(model),
     ]
     if model.scores:
         scores = ", ".join(f"{name} {diceText(value)}" for name, value in model.scores.items())
@@ -65,6 +65,13 @@ def modelText(model: ModelInfo | None) -> str:
     texts = [escape(line) for line in lines]
     texts += [f"<b>{escape(warning)}</b>" for warning in model.warnings]
     return "<br>".join(texts)
+
+
+def learnedText(model: ModelInfo) -> str:
+    """Return how much a model learned from."""
+    if model.patients == 1:
+        return _("Learned from 1 patient, {slices} slices.").format(slices=model.slices)
+    return _("Learned from {patients} patients, {slices} slices.").format(patients=model.patients, slices=model.slices)
 
 
 def modelToolTip(model: ModelInfo) -> str:

@@ -89,10 +89,14 @@ class TrainingPanel(Panel):
         super().cleanup()
 
     def setParameterNode(self, parameters) -> None:
-        """Show these parameters; the text of further settings is bound by hand."""
+        """Show these parameters; without any, forget what was shown of the closed scene."""
         super().setParameterNode(parameters)
         if parameters is None:
             self._askedFolder = None
+            self.clearMessage()
+            for bar in (self.bar, self.prepareBar):
+                if not bar.isRunning:
+                    bar.watch(None)
 
     # State
 
