@@ -95,6 +95,11 @@ def test_utilities_and_base_classes_offer_no_function_that_they_lack_in_slicer()
         assert methods <= known, name
 
 
+def test_a_utility_takes_no_parameter_that_came_later() -> None:
+    with pytest.raises(TypeError, match="in Slicer"):
+        slicer.util.findChild(qt.QWidget(), "name", properties={})
+
+
 def test_the_scene_has_no_packaging_and_no_main_window_as_slicer_58_without_one() -> None:
     assert not hasattr(slicer, "packaging")
     assert slicer.util.mainWindow() is None

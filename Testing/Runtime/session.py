@@ -19,7 +19,7 @@ import slicer  # noqa: E402  only now may Qt and VTK look at the environment
 import vtk  # noqa: E402,F401
 from PySide6 import QtCore  # noqa: E402
 
-from . import api, qt_objects  # noqa: E402
+from . import qt_objects  # noqa: E402
 
 qt_objects.adapt_all()
 
@@ -34,11 +34,10 @@ from . import (  # noqa: E402
     qt_module,
     sample_data,
     scripted_module,
+    utilities,
     views,
 )
 from .scene import Session  # noqa: E402
-
-logger = logging.getLogger(__name__)
 
 # Each made its widgets known as it was imported.
 WIDGETS = (ctk_widgets, mrml_widgets, node_selectors)
@@ -190,14 +189,8 @@ class Runtime:
         sys.modules["SampleData"] = sample_data.build()
         slicer.modules.sampleDataSources = {}
         slicer.modules.sampledata = scripted_module.built_in("SampleData", None)
-        self._adapt_utilities()
+        utilities.adapt(self.installed.append)
         self.dialogs.install()
-
-    def _adapt_utilities(self) -> None:
-        util = slicer.util
-        util.pip_install = self.installed.append
-        util.delayDisplay = lambda message, autoCloseMsec=1000, parent=None, **_: logger.info(message)
-        util.__class__ = _KnownUtilities
 
     def _record_errors(self) -> None:
         before = sys.excepthook
@@ -207,17 +200,6 @@ class Runtime:
             before(kind, value, trace)
 
         sys.excepthook = record
-
-
-class _KnownUtilities(ModuleType):
-    """``slicer.util`` of a later Slicer, with the functions of Slicer 5.8 alone."""
-
-    def __getattribute__(self, name: str) -> Any:
-        value = super().__getattribute__(name)
-        own = callable(value) and getattr(value, "__module__", "") == "slicer.util"
-        if own and not name.startswith("_") and f"slicer.util.{name}" not in api.functions():
-            raise AttributeError(f"slicer.util has no function {name} in Slicer")
-        return value
 
 
 def _log_message(kind: Any, context: Any, text: str) -> None:
