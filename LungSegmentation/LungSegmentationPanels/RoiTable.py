@@ -49,14 +49,15 @@ class RoiTable:
         rows.setDefaultSectionSize(ROW_HEIGHT)
 
     def show(self, rois: Sequence[Roi]) -> None:
-        """Show these ROIs; boxes that a user may have open stay where their ROIs stay."""
-        same = [roi.name for roi in rois] == [roi.name for roi in self._rois]
+        """Show these ROIs; boxes that a user may have open stay where they are."""
         self._rois = list(rois)
         self._showing = True
         try:
+            for box in self._boxes[len(rois) :]:
+                box.objectName = ""  # Qt removes it later, and its name is to be free at once
+            del self._boxes[len(rois) :]
             fillRows(self._table, [self._items(roi) for roi in rois])
-            if not same:
-                self._boxes = [self._box(row) for row in range(len(rois))]
+            self._boxes += [self._box(row) for row in range(len(self._boxes), len(rois))]
             for roi, box in zip(rois, self._boxes, strict=True):
                 self._choose(box, roi)
         finally:

@@ -214,6 +214,7 @@ class Corrections:
             for roi, structure in rois.items():
                 kept.set(key, roi, structure)
         self._write(kept)
+        self._temporary = None
 
     def set(self, rtstructKey: str, roi: str, structure: str | None) -> None:
         """Remember that an ROI is a structure, or (None) is not used.
