@@ -85,6 +85,9 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def enter(self) -> None:
         """Show the state of the scene's parameters whenever the module is opened."""
+        from LungSegmentationScene import Jobs
+
+        Jobs.preload()
         self.showParameters()
         self.accordion.enter()
 

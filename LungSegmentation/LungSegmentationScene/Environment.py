@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import qt
@@ -21,9 +22,31 @@ def chosenPython() -> Path | None:
     return Path(text) if text else None
 
 
+def chosenProgram() -> Path | None:
+    """Return the program of the chosen Python, also where its virtual environment's folder was chosen."""
+    python = chosenPython()
+    return None if python is None else programOf(python)
+
+
+def programOf(path: Path) -> Path:
+    """Return the Python in a folder of a virtual environment; any other path as it is."""
+    if path.is_dir():
+        for place in ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe"):
+            if (path / place).is_file():
+                return path / place
+    return path
+
+
 def setChosenPython(python: Path | str | None) -> None:
     """Remember the Python for jobs; None or an empty text for Slicer's own."""
     qt.QSettings().setValue(PYTHON_SETTING, str(python).strip() if python else "")
+
+
+def temporaryFolder() -> Path:
+    """Return a new folder in the application's temporary one, which may have been removed meanwhile."""
+    parent = Path(slicer.app.temporaryPath)
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="LungSegmentation-", dir=parent))
 
 
 def libraryFolder() -> Path:

@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 
 from LungSegmentationScene import ChildProcess, Environment
 from LungSegmentationScene.Background import BackgroundCall
-from LungSegmentationScene.Setup import PythonReport, Requirement, programOf
+from LungSegmentationScene.Setup import PythonReport, Requirement
 
 PACKAGE_INDEX = "https://pypi.org/simple/pip/"
 
@@ -260,7 +260,7 @@ def _runPip(python: Path, arguments: list[str], done: Callable[[str | None], Non
         last = next((line for line in reversed(output.splitlines()) if line.lstrip().startswith("ERROR")), "")
         done(None if code == 0 else last or _("The installer ended with exit code {code}.").format(code=code))
 
-    command = [programOf(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
+    command = [Environment.programOf(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
     if arguments[0] == "uninstall":
         command.remove("--no-input")
     ChildProcess.ChildProcess(command, Environment.foreignEnvironment(python), finished, say)

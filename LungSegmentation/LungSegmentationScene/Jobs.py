@@ -7,9 +7,10 @@ stand still.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import re
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ STARTING, RUNNING, CANCELLING = "starting", "running", "cancelling"
 FINISHED, FAILED, CANCELLED = "finished", "failed", "cancelled"
 
 _jobs: list[SceneJob] = []
+_preloaded = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class SceneJob:
     runFolder
         Folder of a training: its ``events.jsonl`` is followed, and the job outlives the window.
     log
-        File of everything that the job prints; default a file in the temporary folder.
+        File of everything that the job prints; default a file in the temporary folder, or beside the run folder.
     python
         Python to use; default the one chosen in the set-up strip.
     prepare
@@ -145,7 +147,7 @@ class SceneJob:
         self.title = title
         self.arguments = [str(argument) for argument in arguments]
         self.runFolder = Path(runFolder) if runFolder else None
-        self.python = python if python is not None else Environment.chosenPython()
+        self.python = python if python is not None else Environment.chosenProgram()
         self.state = STARTING
         self.progress = None
         self.result = JobResult()
@@ -176,7 +178,7 @@ class SceneJob:
     def folder(self) -> Path:
         """Temporary folder for files that go between the scene and the job; removed after the job's end was told."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="LungSegmentation-", dir=slicer.app.temporaryPath))
+            self._folder = Environment.temporaryFolder()
         return self._folder
 
     @property
@@ -211,7 +213,7 @@ class SceneJob:
         """Start the process; returns at once."""
         folder = self.folder
         arguments = [argument.replace("{folder}", str(folder)) for argument in self.arguments]
-        log = self._log or folder / "log.txt"
+        log = self._log or (folder / "log.txt" if self.runFolder is None else runLog(self.runFolder))
         self._log = log
         python = self.python
         environment = Environment.baseEnvironment(python)
@@ -453,8 +455,30 @@ def attach(runFolder: Path | str, *, key: str = "", title: str = "") -> SceneJob
     state = job_state(folder)
     if state.status is not JobStatus.RUNNING or state.pid is None:
         return None
-    job = SceneJob([], key=key, title=title, runFolder=folder, log=folder / "events.jsonl")
+    log = runLog(folder)
+    job = SceneJob([], key=key, title=title, runFolder=folder, log=log if log.exists() else folder / "events.jsonl")
     return job.follow(ProcessIdentity(state.pid, state.pid_created or 0.0))
+
+
+def runLog(runFolder: Path) -> Path:
+    """Return the file of what a training prints: it outlives the window, as the training does."""
+    return runFolder.parent / f"{runFolder.name}.log"
+
+
+def preload() -> None:
+    """Import the library's part for jobs beside the event loop, so that nothing waits for it later."""
+    global _preloaded  # noqa: PLW0603 - once in a process
+    if _preloaded:
+        return
+    _preloaded = True
+
+    def load() -> None:
+        # Without them the set-up strip says what is missing.
+        with contextlib.suppress(ImportError):
+            importlib.import_module("LungSegmentationLib.jobs.process")
+            importlib.import_module("LungSegmentationLib.jobs.listing")
+
+    BackgroundCall(load)
 
 
 def findJob(key: str) -> SceneJob | None:

@@ -123,15 +123,6 @@ def windowMissing() -> tuple[Requirement, ...]:
     )
 
 
-def programOf(path: Path) -> Path:
-    """Return the Python in a folder of a virtual environment; any other path as it is."""
-    if path.is_dir():
-        for place in ("bin/python", "bin/python3", "Scripts/python.exe", "python.exe"):
-            if (path / place).is_file():
-                return path / place
-    return path
-
-
 def startProbe(
     python: Path | None,
     onReport: Callable[[PythonReport], None],
@@ -153,7 +144,7 @@ def startProbe(
     object or None
         The process; None where the path is no program, which the report says.
     """
-    program = Environment.ownPython() if python is None else programOf(python)
+    program = Environment.ownPython() if python is None else Environment.programOf(python)
     if python is not None and (not program.is_file() or not os.access(program, os.X_OK)):
         what = _("does not exist") if not program.exists() else _("is no program")
         onReport(

@@ -280,7 +280,7 @@ class Probing(ModuleTestCase):
 
     @unittest.skipIf(sys.platform == "win32", "the folder is that of other systems")
     def testTheFolderOfAVirtualEnvironmentStandsForItsPython(self) -> None:
-        from LungSegmentationScene.Setup import programOf
+        from LungSegmentationScene.Environment import programOf
 
         (self.folder / "venv" / "bin").mkdir(parents=True)
         python = self.fake("venv/bin/python", f"echo '{probeLine(version='3.12.1')}'")
