@@ -153,7 +153,7 @@ class Predictor:
         slices = Slices.of(cached, mapping.cached.spacing[0], self._ensemble.models)
         if any(std == 0 for _, std in slices.scales.values()):
             raise BadInputError(
-                f"{name} has one value only in the window of the model, so there is nothing to segment.",
+                f"{name} shows one value only in the window of the model, so there is nothing to segment.",
                 "Is it a CT in HU?",
             )
         restored = self._restore(slices, mapping, reporter)

@@ -87,20 +87,24 @@ def model_file(path: Path, card: ModelCard, seed: int = 0) -> Path:
 
 
 class Told:
-    """A perfect network: it gives the probabilities that it was told, slice after slice."""
+    """A perfect network: it says what it was told, slice after slice.
 
-    def __init__(self, probabilities: np.ndarray) -> None:
-        self.logits = torch.from_numpy(probabilities.astype(np.float32)).logit(eps=0.0)
-        self.log = torch.from_numpy(probabilities.astype(np.float32)).log()
-        self.exclusive = True
-        self.done = 0
+    Parameters
+    ----------
+    truth
+        bool, (slices, classes, S, S).
+    exclusive
+        Whether the logits are meant for a softmax.
+    """
+
+    def __init__(self, truth: np.ndarray, exclusive: bool) -> None:
+        self.truth, self.exclusive, self.done = torch.from_numpy(truth.astype(bool)), exclusive, 0
 
     def __call__(self, images: Tensor, /) -> Tensor:
-        known = self.log if self.exclusive else self.logits
-        part = known[self.done : self.done + len(images)]
+        part = self.truth[self.done : self.done + len(images)].float()
         assert len(part) == len(images)
         self.done += len(images)
-        return part
+        return part.log() if self.exclusive else part.logit()
 
 
 def perfect(grid: Grid, bits: np.ndarray, card: ModelCard) -> Model:
@@ -110,12 +114,10 @@ def perfect(grid: Grid, bits: np.ndarray, card: ModelCard) -> Model:
     labels = np.array(card.channel_labels)
     if card.overlap == "exclusive":
         shown = label_table(card.label_set, card.structures)[cached]
-        probabilities = shown[:, None] == labels[:, None, None]
+        truth = shown[:, None] == labels[:, None, None]
     else:
-        probabilities = (cached[:, None] >> (labels[:, None, None] - 1)) & 1
-    network = Told(probabilities)
-    network.exclusive = card.overlap == "exclusive"
-    return Model(network, card, "perfect")
+        truth = (cached[:, None] >> (labels[:, None, None] - 1)) & 1
+    return Model(Told(truth, card.overlap == "exclusive"), card, "perfect")
 
 
 def predictor(*models: Model, **options: Any) -> Predictor:
