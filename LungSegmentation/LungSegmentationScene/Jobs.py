@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import qt
@@ -22,11 +20,24 @@ from slicer.i18n import tr as _
 
 from LungSegmentationScene import Environment
 from LungSegmentationScene.Background import BackgroundCall, finishPending, removeFolder
-from LungSegmentationScene.Errors import SceneError
+from LungSegmentationScene.JobStates import (
+    CANCELLED,
+    CANCELLING,
+    FAILED,
+    FINISHED,
+    RUNNING,
+    STARTING,
+    JobError,
+    JobFailure,
+    JobListener,
+    JobResult,
+    silentFailure,
+    startFailure,
+)
 
 logger = logging.getLogger("LungSegmentation")
 
-OWN_PARTS = tuple(f"LungSegmentationScene.{name}" for name in ("Background", "Environment", "Errors"))
+OWN_PARTS = tuple(f"LungSegmentationScene.{name}" for name in ("Background", "Environment", "Errors", "JobStates"))
 """Kept with this part when the module is reloaded."""
 
 POLL_MS = 50
@@ -39,60 +50,8 @@ GRACE_S = 3.0
 LOG_BYTES = 200_000
 _IDENTITY_EVERY_S = 1.0
 
-STARTING, RUNNING, CANCELLING = "starting", "running", "cancelling"
-FINISHED, FAILED, CANCELLED = "finished", "failed", "cancelled"
-
 _jobs: list[SceneJob] = []
 _preloaded = False
-
-
-@dataclass(frozen=True)
-class JobFailure:
-    """Why a job could not do its work.
-
-    Attributes
-    ----------
-    sentence, hint
-        What happened and the cure, for the user.
-    kind
-        As in ``Docs/events.md``; ``start`` where the process could not be started.
-    traceback
-        Only for faults of the program.
-    """
-
-    sentence: str
-    hint: str = ""
-    kind: str = "fault"
-    traceback: str = ""
-
-
-class JobError(SceneError):
-    """Raised by calls that wait for a job; ``failure`` holds the kind, too."""
-
-    def __init__(self, failure: JobFailure) -> None:
-        super().__init__(failure.sentence, failure.hint)
-        self.failure = failure
-
-
-@dataclass
-class JobResult:
-    """What a job made: named files, and a summary of plain values."""
-
-    paths: dict[str, Path] = field(default_factory=dict)
-    summary: dict = field(default_factory=dict)
-
-
-@dataclass(eq=False)
-class JobListener:
-    """Who wants to know; each is a plain function or None.
-
-    ``onEvent`` gets every event of ``LungSegmentationLib.jobs.messages``, ``onProgress`` the job after each progress
-    event and change of state, ``onFinished`` the job once, whichever way it ended.
-    """
-
-    onEvent: Callable | None = None
-    onProgress: Callable[[SceneJob], None] | None = None
-    onFinished: Callable[[SceneJob], None] | None = None
 
 
 class SceneJob:
@@ -321,7 +280,7 @@ class SceneJob:
 
     def _onStarted(self, value: object, error: Exception | None) -> None:
         if error is not None:
-            self.failure = _startFailure(error)
+            self.failure = startFailure(error)
             self._end(CANCELLED if self._cancelAsked else FAILED)
             return
         if value is None:  # cancelled while its files were written
@@ -412,7 +371,7 @@ class SceneJob:
         if state is None or (state == FINISHED and self.exitCode not in (0, None)):
             state = CANCELLED if self._cancelAsked else FAILED
         if state == FAILED and self.failure is None:
-            self.failure = _silentFailure(self.exitCode, self._readLog())
+            self.failure = silentFailure(self.exitCode, self._readLog())
         if state == CANCELLED and self.failure is not None and self._cancelAsked:
             self.failure = None
         self._end(state)
@@ -500,48 +459,6 @@ def endAll() -> None:
         job.cancel()
         finishPending()
     finishPending()
-
-
-def _startFailure(error: Exception) -> JobFailure:
-    if isinstance(error, ModuleNotFoundError):
-        return JobFailure(
-            _("Slicer's Python lacks the package {name}.").format(name=error.name),
-            _("Press “Install” in the set-up strip at the top."),
-            "start",
-        )
-    sentence = getattr(error, "sentence", getattr(error, "message", str(error)))  # of the scene, of the library
-    return JobFailure(sentence, getattr(error, "hint", ""), "start")
-
-
-def _silentFailure(exitCode: int | None, log: bytes) -> JobFailure:
-    """Return what to say of a job that ended without saying why."""
-    text = log.decode("utf-8", errors="replace")
-    refused = _refusal(text)
-    if refused is not None:
-        return refused
-    missing = re.findall(r"No module named '([\w.]+)'", text)
-    if missing:
-        return JobFailure(
-            _("The Python of the jobs lacks the package {name}.").format(name=missing[-1]),
-            _("Press “Install” in the set-up strip at the top, or choose another Python there."),
-            "start",
-        )
-    said = _("with exit code {code}").format(code=exitCode) if exitCode is not None else _("without an exit code")
-    return JobFailure(
-        _("The job ended {how} and did not say why.").format(how=said),
-        _("The log may tell more. If it was ended by the system, there was not enough memory."),
-    )
-
-
-def _refusal(text: str) -> JobFailure | None:
-    """Return what a job said on its standard output before it had a run folder: a wrong setting, a missing cohort."""
-    from LungSegmentationLib.jobs.messages import parse_event
-
-    for line in reversed(text.splitlines()):
-        event = parse_event(line) if line.startswith('{"v":') else None
-        if event is not None and event.event == "failed":
-            return JobFailure(event.message, event.hint, event.kind, event.traceback or "")
-    return None
 
 
 slicer.app.connect("aboutToQuit()", endAll)

@@ -70,8 +70,16 @@ def loadModule() -> None:
     manager.loadModules(["LungSegmentation"])
 
 
+def waitedForProcessorS() -> float:
+    """Return how long this thread was ready to run and another program had the processor; 0 where that is not known."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
 class Gaps:
-    """How long the event loop stood still.
+    """How long the event loop stood still, the time that other programs had the processor left out.
 
     Attributes
     ----------
@@ -82,6 +90,7 @@ class Gaps:
     def __init__(self) -> None:
         self.longestMs = 0.0
         self._last = time.perf_counter()
+        self._waited = waitedForProcessorS()
         self._timer = qt.QTimer()
         self._timer.setInterval(5)
         self._timer.connect("timeout()", self._tick)
@@ -89,6 +98,7 @@ class Gaps:
     def start(self) -> None:
         """Begin to measure."""
         self._last = time.perf_counter()
+        self._waited = waitedForProcessorS()
         self._timer.start()
 
     def stop(self) -> None:
@@ -97,9 +107,9 @@ class Gaps:
         self._timer.stop()
 
     def _tick(self) -> None:
-        now = time.perf_counter()
-        self.longestMs = max(self.longestMs, 1000 * (now - self._last))
-        self._last = now
+        now, waited = time.perf_counter(), waitedForProcessorS()
+        self.longestMs = max(self.longestMs, 1000 * ((now - self._last) - (waited - self._waited)))
+        self._last, self._waited = now, waited
 
 
 class ModuleTestCase(unittest.TestCase):
