@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from LungSegmentationLib.dicom.ct import read_ct, read_grid
 from LungSegmentationLib.dicom.matching import match
+from LungSegmentationLib.dicom.readers.placing import described
 from LungSegmentationLib.dicom.readers.seg import read_seg
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
@@ -18,7 +19,6 @@ from LungSegmentationLib.jobs.reporter import Reporter, SilentReporter
 from LungSegmentationLib.labels import LabelSet, load_label_set
 from LungSegmentationLib.segmentation_files import (
     SegmentationFile,
-    described,
     placement,
     read_segmentation_file,
     segmentation_kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from LungSegmentationLib.cohort.case import DrawnOn, draw_structures
-from LungSegmentationLib.dicom.header_reader import fetch, read_header
-from LungSegmentationLib.dicom.images import CT_CLASSES
-from LungSegmentationLib.dicom.readers.seg import SEG_CLASSES, DicomSeg, read_seg
+from LungSegmentationLib.dicom.header_reader import fetch, quiet_parser, read_header
+from LungSegmentationLib.dicom.images import CT_CLASSES, MOST_VOXELS
+from LungSegmentationLib.dicom.readers.placing import (
+    GRID_TOLERANCE,
+    common_part,
+    described,
+    lies_inside,
+    offset_of,
+)
+from LungSegmentationLib.dicom.readers.seg import SEG_CLASSES, read_seg
 from LungSegmentationLib.dicom.readers.seg_nrrd import SegNrrd, holds_segments, read_seg_nrrd
 from LungSegmentationLib.dicom.readers.segment_names import match_segments
 from LungSegmentationLib.dicom.roi_names import RoiKind, load_roi_rules
@@ -26,11 +34,9 @@ from LungSegmentationLib.structures import StructureMap
 from LungSegmentationLib.volumes import VOLUME_ENDINGS, itk_path, read_array, volume_stem
 
 __all__ = [
-    "GRID_TOLERANCE",
     "SEGMENTATION_ENDINGS",
     "SegmentationFile",
     "SegmentationKind",
-    "described",
     "is_ct_image",
     "is_dicom_segmentation",
     "own_grid",
@@ -41,9 +47,6 @@ __all__ = [
 ]
 
 SegmentationKind = Literal["label map", "bits", "seg.nrrd", "dicom-seg", "rtstruct"]
-
-GRID_TOLERANCE: Final = 0.01
-"""mm by which corners may differ: NIfTI keeps 32-bit numbers, and a hundredth of a millimeter changes no score."""
 
 SEGMENTATION_ENDINGS: Final = (".seg.nrrd", ".seg.dcm", ".rtstruct.dcm", ".dcm", *VOLUME_ENDINGS)
 """Longer endings before those that they end in."""
@@ -121,7 +124,8 @@ def segmentation_kind(path: Path) -> SegmentationKind:
             return "seg.nrrd"
         return "bits" if volume_stem(path) == _BITS else "label map"
     try:
-        header = read_header(fetch(path))
+        with quiet_parser():
+            header = read_header(fetch(path))
     except LungSegError as error:
         raise _unknown(path) from error
     if header.sop_class in SEG_CLASSES:
@@ -204,12 +208,12 @@ def placement(path: Path) -> Callable[[Grid], bool]:
     if kind == "dicom-seg":
         found = read_seg(path)
         one = found.slice_grid(found.frames[0])
-        return lambda grid: (offset := _offset(one, grid)) is not None and _inside(one, grid, offset)
+        return lambda grid: (offset := offset_of(one, grid)) is not None and lies_inside(one, grid, offset)
     if kind == "seg.nrrd":
         part = read_seg_nrrd(path).grid
         return lambda grid: (
-            (offset := _offset(part, grid)) is not None
-            and all(span.stop > span.start for span in _common(part, grid, offset)[1])
+            (offset := offset_of(part, grid)) is not None
+            and all(span.stop > span.start for span in common_part(part, grid, offset)[1])
         )
     whole = _header_grid(path)
     return lambda grid: whole.matches(grid, GRID_TOLERANCE)
@@ -242,10 +246,9 @@ def read_segmentation_file(path: Path, label_set: LabelSet, on: Grid | DrawnOn |
     path = Path(path)
     kind = segmentation_kind(path)
     place = _GridOnly(on) if isinstance(on, Grid) else on
-    if kind == "rtstruct":
-        return _rtstruct(path, label_set, place)
-    if kind == "dicom-seg":
-        return _dicom_seg(read_seg(path), label_set, place)
+    if kind in {"rtstruct", "dicom-seg"}:
+        with quiet_parser():
+            return (_rtstruct if kind == "rtstruct" else _dicom_seg)(path, label_set, place)
     if kind == "seg.nrrd":
         return _seg_nrrd(path, read_seg_nrrd(path), label_set, place)
     return _voxels(path, kind, label_set)
@@ -276,11 +279,11 @@ def _seg_nrrd(path: Path, found: SegNrrd, label_set: LabelSet, on: DrawnOn | Non
     match = match_segments([segment.info for segment in found.segments], label_set, code_first=False)
     _check_any(path, match.keys, label_set)
     grid = on.grid if on is not None else _whole_grid(found)
-    offset = _offset(found.grid, grid)
+    offset = offset_of(found.grid, grid)
     if offset is None:
         raise _elsewhere(path, found.grid, grid)
     bits = np.zeros(grid.shape, np.uint8)
-    theirs, ours = _common(found.grid, grid, offset)
+    theirs, ours = common_part(found.grid, grid, offset)
     cut = 0
     for segment, key in zip(found.segments, match.keys, strict=True):
         if key is None:
@@ -303,10 +306,11 @@ def _seg_nrrd(path: Path, found: SegNrrd, label_set: LabelSet, on: DrawnOn | Non
     )
 
 
-def _dicom_seg(found: DicomSeg, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
+def _dicom_seg(path: Path, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
+    found = read_seg(path)
     numbers = list(found.segments)
     match = match_segments([found.segments[number] for number in numbers], label_set, code_first=True)
-    _check_any(found.path, match.keys, label_set)
+    _check_any(path, match.keys, label_set)
     shifts = {
         number: np.uint8(label_set[key].label - 1)
         for number, key in zip(numbers, match.keys, strict=True)
@@ -323,7 +327,7 @@ def _dicom_seg(found: DicomSeg, label_set: LabelSet, on: DrawnOn | None) -> Segm
         }
     ):
         raise GeometryError(
-            f"{found.path} was made in another frame of reference than the CT.", "Give the CT that was segmented."
+            f"{path} was made in another frame of reference than the CT.", "Give the CT that was segmented."
         )
     bits = np.zeros(grid.shape, np.uint8)
     rows, columns = found.grid.size[1], found.grid.size[0]
@@ -331,9 +335,9 @@ def _dicom_seg(found: DicomSeg, label_set: LabelSet, on: DrawnOn | None) -> Segm
     for frame, number, mask in found.masks():
         if frame.position not in places:
             one = found.slice_grid(frame)
-            offset = _offset(one, grid)
-            if offset is None or not _inside(one, grid, offset):
-                raise _elsewhere(found.path, found.grid, grid)
+            offset = offset_of(one, grid)
+            if offset is None or not lies_inside(one, grid, offset):
+                raise _elsewhere(path, found.grid, grid)
             places[frame.position] = offset
         x, y, z = places[frame.position]
         if number in shifts:
@@ -387,39 +391,9 @@ def _present(structures: StructureMap) -> NDArray[np.bool_]:
 def _whole_grid(found: SegNrrd) -> Grid:
     """Return the grid of the image that was segmented, if the voxels lie on it, else their own."""
     reference = found.reference
-    fits = reference is not None and _offset(found.grid, reference) is not None
-    return reference if reference is not None and fits else found.grid
-
-
-def _offset(part: Grid, whole: Grid) -> tuple[int, int, int] | None:
-    """Return where a grid's first voxel lies on another one (x, y, z); None if not voxel on voxel."""
-    last = np.array(part.size) - 1
-    corners = np.array([[0, 0, 0], [last[0], 0, 0], [0, last[1], 0], [0, 0, last[2]]])
-    points = part.to_physical(corners)
-    found = np.round(whole.to_index(points))
-    if np.abs(whole.to_physical(found) - points).max() > GRID_TOLERANCE:
-        return None
-    if not np.array_equal(found - found[0], corners):
-        return None
-    x, y, z = (int(value) for value in found[0])
-    return x, y, z
-
-
-def _inside(part: Grid, whole: Grid, offset: tuple[int, int, int]) -> bool:
-    return all(
-        start >= 0 and start + size <= limit for start, size, limit in zip(offset, part.size, whole.size, strict=True)
-    )
-
-
-def _common(part: Grid, whole: Grid, offset: tuple[int, int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return what both share, in the order of arrays (z, y, x): in the part and in the whole."""
-    theirs, ours = [], []
-    for start, size, limit in zip(offset, part.size, whole.size, strict=True):
-        low = max(start, 0)
-        high = max(min(start + size, limit), low)
-        theirs.append(slice(low - start, high - start))
-        ours.append(slice(low, high))
-    return tuple(reversed(theirs)), tuple(reversed(ours))
+    if reference is None or math.prod(reference.size) > MOST_VOXELS or offset_of(found.grid, reference) is None:
+        return found.grid
+    return reference
 
 
 def _elsewhere(path: Path, own: Grid, grid: Grid) -> GeometryError:
@@ -427,12 +401,3 @@ def _elsewhere(path: Path, own: Grid, grid: Grid) -> GeometryError:
         f"{path} does not lie on the voxels of the image: {described(own)} against {described(grid)}.",
         "Give the image that was segmented.",
     )
-
-
-def described(grid: Grid) -> str:
-    """Return size, spacing, origin and axes for a message."""
-    size = "×".join(map(str, grid.size))
-    spacing = "×".join(f"{step:.4g}" for step in grid.spacing)
-    origin = ", ".join(f"{value:.4g}" for value in grid.origin)
-    x, y, z = (" ".join(f"{part:.3g}" for part in axis) for axis in grid.axes.T)
-    return f"{size} voxels of {spacing} mm from ({origin}), axes ({x}), ({y}), ({z})"

@@ -18,7 +18,7 @@ from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedF
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.storage import atomic_path
 
-__all__ = ["VOLUME_ENDINGS", "itk_path", "read_array", "read_volume", "volume_stem", "write_volume"]
+__all__ = ["VOLUME_ENDINGS", "check_compressed", "itk_path", "read_array", "read_volume", "volume_stem", "write_volume"]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -33,6 +33,15 @@ _NIFTI_TYPES: Final[dict[int, np.dtype[Any]]] = {
     256: np.dtype("i1"),
     512: np.dtype("<u2"),
     768: np.dtype("<u4"),
+}
+# Where the voxels begin in the same file, and what says in the header that they are compressed.
+_CHECKED: Final = {
+    ".nrrd": re.compile(rb"\r?\n\r?\n"),
+    ".mha": re.compile(rb"^ElementDataFile\s*=\s*LOCAL\r?\n", re.MULTILINE),
+}
+_COMPRESSED: Final = {
+    ".nrrd": re.compile(rb"^encoding:\s*(gz|gzip)\s*$", re.MULTILINE),
+    ".mha": re.compile(rb"^CompressedData\s*=\s*True\s*$", re.MULTILINE | re.IGNORECASE),
 }
 _LARGEST_RATIO: Final = 1100  # deflate cannot make a file smaller than by 1032
 
@@ -103,6 +112,7 @@ def _read_with_itk(path: Path) -> sitk.Image:
         image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         raise BadInputError(f"{path} cannot be read as a volume: it is damaged or of another format.") from error
+    check_compressed(path)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         values = image.GetNumberOfComponentsPerPixel()
         raise UnsupportedFileError(
@@ -110,6 +120,44 @@ def _read_with_itk(path: Path) -> sitk.Image:
             "A volume with 3 dimensions and one value a voxel is needed.",
         )
     return image
+
+
+def check_compressed(path: Path) -> None:
+    """Read the compressed voxels of a NRRD or MetaImage file to their checksum, which ITK does not look at.
+
+    Raises
+    ------
+    BadInputError
+        If they are damaged; ITK gives other voxels then, without a word.
+    """
+    ending = path.suffix.lower()
+    if ending not in _CHECKED:
+        return
+    with path.open("rb") as stream:
+        head = stream.read(_CHUNK)
+        found = _CHECKED[ending].search(head)
+        if found is None or not _COMPRESSED[ending].search(head, 0, found.end()):
+            return  # voxels that are plain, or in a file beside it
+        stream.seek(found.end())
+        try:
+            if ending == ".nrrd":
+                with igzip.IGzipFile(fileobj=stream, mode="rb") as plain:
+                    while plain.read(_CHUNK):
+                        pass
+                return
+            inflate = isal_zlib.decompressobj()
+            # Small parts: what they unpack to can be a thousand times as large.
+            while not inflate.eof and (packed := stream.read(_CHUNK >> 4)):
+                inflate.decompress(packed)
+            if inflate.eof:
+                return
+        except (OSError, EOFError, isal_zlib.error) as error:  # type: ignore[misc]  # its stub calls it an instance
+            raise _damaged(path) from error
+    raise _damaged(path)
+
+
+def _damaged(path: Path) -> BadInputError:
+    return BadInputError(f"{path} is damaged: its compressed data cannot be read to the end.")
 
 
 def _read_directly(path: Path) -> tuple[Grid, NDArray[Any]] | None:
@@ -127,7 +175,7 @@ def _read_directly(path: Path) -> tuple[Grid, NDArray[Any]] | None:
         reader.SetFileName(itk_path(path))
         reader.ReadImageInformation()
     except (EOFError, isal_zlib.error) as error:  # type: ignore[misc]  # its stub calls it an instance
-        raise BadInputError(f"{path} is damaged: its compressed data cannot be read to the end.") from error
+        raise _damaged(path) from error
     except (OSError, RuntimeError):
         return None  # no gzip, or a header that is no NIfTI's: ITK says it in its way
     size = reader.GetSize()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from LungSegmentationLib.cohort.paths import CasePaths, CohortPaths
 from LungSegmentationLib.cohort.records import CaseRecord, read_record
+from LungSegmentationLib.dicom.readers.placing import GRID_TOLERANCE, described
 from LungSegmentationLib.errors import BadInputError, GeometryError, UsageError
 from LungSegmentationLib.evaluation.case_scores import Segmentation
 from LungSegmentationLib.exporting import find_series
@@ -21,10 +22,8 @@ from LungSegmentationLib.inference.record import PredictionRecord, read_record_o
 from LungSegmentationLib.inference.sources import RECORD_ENDING
 from LungSegmentationLib.labels import LabelSet
 from LungSegmentationLib.segmentation_files import (
-    GRID_TOLERANCE,
     SEGMENTATION_ENDINGS,
     SegmentationFile,
-    described,
     is_ct_image,
     is_dicom_segmentation,
     own_grid,

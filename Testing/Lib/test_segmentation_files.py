@@ -572,3 +572,61 @@ def test_what_a_side_leaves_out_is_said_with_its_side(tmp_path: Path) -> None:
         "Prediction: Segment “Trachea” is no structure of the label set thorax and left out.",
         "a",
     ) in heard
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("kind", ["seg.nrrd", "nrrd", "mha", "nifti"])
+def test_one_wrong_byte_in_compressed_voxels_is_noticed(tmp_path: Path, kind: str) -> None:
+    """ITK reads on: the checksums behind the voxels are what tells."""
+    path = write_result(result_files.anatomy(), GRID, tmp_path / f"a{RESULT_ENDINGS[kind]}")
+    whole = path.read_bytes()
+    before = read_segmentation_file(path, THORAX)
+    refused = 0
+    random = np.random.default_rng(1)
+    for _ in range(25):
+        spoiled = bytearray(whole)
+        spoiled[len(whole) - int(random.integers(12, 300))] ^= int(random.integers(1, 256))
+        path.write_bytes(bytes(spoiled))
+        try:
+            found = read_segmentation_file(path, THORAX)
+        except BadInputError:
+            refused += 1
+        else:
+            # A byte that packs nothing may be any.
+            assert np.array_equal(found.structures.bits, before.structures.bits)
+    assert refused > 20
+
+
+@pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct", "seg.nrrd"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_damaged_header_is_read_or_refused_in_a_sentence(tmp_path: Path, kind: str, seed: int) -> None:
+    ct, source = result_files.source(tmp_path / "ct")
+    path = write_result(result_files.anatomy(), source, tmp_path / f"a{RESULT_ENDINGS[kind]}")
+    whole = path.read_bytes()
+    random = np.random.default_rng(seed)
+    for _ in range(12):
+        spoiled = bytearray(whole)
+        for place in random.integers(0, min(len(whole), 9000), 4):
+            spoiled[place] = random.integers(0, 256)
+        path.write_bytes(bytes(spoiled[: random.integers(1, len(whole) + 1)] if random.random() < 0.3 else spoiled))
+        try:
+            read_segmentation_file(path, THORAX, ct)
+        except BadInputError as error:
+            assert str(error).endswith((".", "…", "!")) or error.hint  # noqa: PT017 (what is raised differs by byte)
+
+
+def test_names_in_another_character_set_are_no_fault(tmp_path: Path) -> None:
+    path = write_result(result_files.anatomy(), GRID, tmp_path / "a.seg.nrrd")
+    path.write_bytes(path.read_bytes().replace(b"Segment0_Name:=GTV", b"Segment0_Name:=M\xfcl", 1))
+    found = read_segmentation_file(path, THORAX)
+    assert "gtv" in found.keys
+    assert found.warnings == ()
+
+
+def test_a_claimed_geometry_too_large_for_any_image_is_not_taken(tmp_path: Path) -> None:
+    huge = Grid((100_000, 100_000, 100_000), *_rest())
+    texts = slicer_texts(("heart", "", 0, 1), reference=huge)
+    path = saved(tmp_path / "a.seg.nrrd", np.ones((3, 4, 5), np.uint8), Grid((5, 4, 3), *_rest()), **texts)
+    assert read_segmentation_file(path, THORAX).grid.size == (5, 4, 3)

@@ -14,6 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
 from LungSegmentationLib.dicom.header_reader import quiet_parser
+from LungSegmentationLib.dicom.images import MOST_VOXELS
 from LungSegmentationLib.dicom.readers.segment_names import CodedPair, SegmentInfo
 from LungSegmentationLib.errors import BadInputError, GeometryError, LungSegError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
@@ -151,6 +152,7 @@ def _read(path: Path, dataset: Dataset) -> DicomSeg:
         spacings.add((row, column, float(between)))
     if not frames:
         raise BadInputError(f"The DICOM SEG {path} holds no frame.")
+    _check_size(path, dataset, len(frames))
     if len(orientations) > 1 or len(spacings) > 1:
         raise GeometryError(f"The frames of {path} have several orientations or spacings.", "Export it again.")
     grid = _grid(path, frames, orientations.pop(), spacings.pop(), (int(dataset.Rows), int(dataset.Columns)))
@@ -174,6 +176,20 @@ def _read(path: Path, dataset: Dataset) -> DicomSeg:
         tuple(warnings),
         dataset,
     )
+
+
+def _check_size(path: Path, dataset: Dataset, frames: int) -> None:
+    """Refuse what claims more pixels than it holds, before memory is taken for them."""
+    count = int(dataset.Rows) * int(dataset.Columns) * frames
+    stored = len(dataset.PixelData)
+    enough = _is_encoded(dataset) or stored * 8 >= count * int(dataset.BitsAllocated)
+    if not 0 < count <= MOST_VOXELS or not stored or not enough:
+        raise BadInputError(f"The DICOM SEG {path} is damaged: it holds fewer pixels than it says.", "Export it again.")
+
+
+def _is_encoded(dataset: Dataset) -> bool:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return bool(syntax.is_compressed and not syntax.is_deflated)
 
 
 def _first(dataset: Dataset, keyword: str) -> Dataset:
@@ -226,6 +242,8 @@ def _grid(
     levels = np.unique(np.round(heights - heights[first], 3))
     step = _step(path, levels, spacing[2])
     slices = round(float(levels[-1]) / step) + 1
+    if size[0] * size[1] * slices > MOST_VOXELS:
+        raise GeometryError(f"The frames of {path} lie too far apart to be one volume.", "Export it again.")
     if np.abs(aside).max() > _ON_GRID:
         raise GeometryError(f"The frames of {path} are not stacked one above the other.", "Export it again.")
     return Grid(
@@ -260,7 +278,7 @@ def _pixels(dataset: Dataset, frames: int) -> Iterator[NDArray[Any]]:
     half = None
     if dataset.SegmentationType == "FRACTIONAL":
         half = int(dataset.get("MaximumFractionalValue") or 255) / 2
-    if dataset.file_meta.TransferSyntaxUID.is_compressed and not dataset.file_meta.TransferSyntaxUID.is_deflated:
+    if _is_encoded(dataset):
         whole = dataset.pixel_array.reshape(-1, rows, columns)
         if len(whole) != frames:
             raise ValueError(f"{len(whole)} frames, {frames} described")
@@ -269,8 +287,6 @@ def _pixels(dataset: Dataset, frames: int) -> Iterator[NDArray[Any]]:
     stored = np.frombuffer(dataset.PixelData, np.uint8)
     count = rows * columns
     bits = int(dataset.BitsAllocated)
-    if len(stored) * 8 < count * frames * bits:
-        raise ValueError("its pixels end before its frames do")
     for frame in range(frames):
         if bits == 1:
             # Frames follow each other without a gap, also within a byte (PS3.5 8.1.1).

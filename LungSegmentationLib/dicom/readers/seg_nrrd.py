@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from LungSegmentationLib.dicom.readers.segment_names import CodedPair, SegmentInfo
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
-from LungSegmentationLib.volumes import itk_path
+from LungSegmentationLib.volumes import check_compressed, itk_path
 
 __all__ = ["SegNrrd", "SegNrrdSegment", "holds_segments", "read_seg_nrrd"]
 
@@ -88,7 +88,8 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
         image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
         raise BadInputError(f"{path} cannot be read as a segmentation: it is damaged or of another format.") from error
-    texts = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    check_compressed(path)
+    texts = _texts(image)
     if image.GetDimension() != 3:
         raise UnsupportedFileError(
             f"{path} holds {image.GetDimension()} dimensions.", "A segmentation in 3 dimensions is needed."
@@ -122,6 +123,15 @@ def read_seg_nrrd(path: Path) -> SegNrrd:
         texts.get("LungSegmentation_Description", ""),
         texts.get("LungSegmentation_Algorithm", ""),
     )
+
+
+def _texts(image: sitk.Image) -> dict[str, str]:
+    """Return what an image says of itself; keys of Slicer and ours are ASCII, values may be in any character set."""
+    return {
+        key: image.GetMetaData(key).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        for key in image.GetMetaDataKeys()
+        if key.isascii()
+    }
 
 
 def _number(key: str) -> int | None:
