@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel
-from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, openPath, textItem
+from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, numberItem, openPath, textItem
 
 SHOWN = {
     "Dice": "{:.3f}",
@@ -117,7 +117,7 @@ class EvaluationPanel(Panel):
             for row, name in enumerate(names):
                 first = colorItem(name, colors[name]) if name in colors else textItem(name)
                 first.setToolTip(f"{name}: {outcomes[row]}")
-                cells = [textItem("–" if v[row] is None else form.format(v[row])) for v, form in columns]
+                cells = [numberItem("–" if v[row] is None else form.format(v[row])) for v, form in columns]
                 rows.append([first, *cells])
         ui = self.ui
         fillRows(ui.evaluationScoresTable, rows)

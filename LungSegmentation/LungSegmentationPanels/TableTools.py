@@ -46,6 +46,13 @@ def textItem(text: str):
     return qt.QTableWidgetItem(text)
 
 
+def numberItem(text: str):
+    """Return an item that shows a number, at the right."""
+    item = qt.QTableWidgetItem(text)
+    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+    return item
+
+
 def colorItem(text: str, color: Sequence[int]):
     """Return an item with a patch of a color (red, green, blue, 0–255) before its text."""
     item = qt.QTableWidgetItem(text)

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel
-from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, openPath, textItem
+from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, fitHeight, numberItem, openPath, textItem
 from LungSegmentationPanels.TrainingBar import TrainingBar
 from LungSegmentationPanels.TrainingTexts import (
     cohortText,
@@ -358,7 +358,8 @@ class TrainingPanel(Panel):
         rows = []
         for run in runs:
             epochs = "–" if run.epoch is None else f"{run.epoch} / {run.epochs}" if run.epochs else str(run.epoch)
-            cells = [textItem(text) for text in (run.name, statusText(run.status), epochs, diceText(run.bestDice))]
+            cells = [textItem(run.name), textItem(statusText(run.status))]
+            cells += [numberItem(epochs), numberItem(diceText(run.bestDice))]
             for cell in cells:
                 cell.setToolTip(run.message or str(run.folder))
             rows.append(cells)
@@ -387,6 +388,6 @@ class TrainingPanel(Panel):
             for key in curves.structures:
                 structure = known.get(key)
                 name = colorItem(structure.name, structure.color) if structure else textItem(key)
-                rows.append([name, textItem(diceText(last.get(key))), textItem(diceText(best.get(key)))])
+                rows.append([name, numberItem(diceText(last.get(key))), numberItem(diceText(best.get(key)))])
         fillRows(ui.trainingDiceTable, rows)
         fitHeight(ui.trainingDiceTable, DICE_ROWS)
