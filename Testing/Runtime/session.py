@@ -146,12 +146,18 @@ class Runtime:
             The file.
         """
         widget.show()
+        window = widget.window()
+        window.show()
         if width:
             widget.setFixedWidth(width)
             self.process_events()
             layout = widget.layout()
             wanted = layout.heightForWidth(width) if layout is not None and layout.hasHeightForWidth() else -1
-            widget.resize(width, height or max(wanted, widget.sizeHint.height()))
+            wanted = height or max(wanted, widget.sizeHint.height())
+            widget.resize(width, wanted)
+            if window is not widget:
+                # The layout around the widget gives it what the window has.
+                window.resize(window.width, window.height + max(0, wanted - widget.height))
         self.process_events()
         path.parent.mkdir(parents=True, exist_ok=True)
         if not widget.grab().save(str(path)):
