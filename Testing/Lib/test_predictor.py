@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from inference_files import LABELS, LUNGS, make_card, model_file, perfect, predictor, randomized
+from inference_files import LABELS, LUNGS, ByIntensity, make_card, model_file, perfect, predictor, randomized
 from prepared_files import add_case, new_cohort
 from torch import Tensor
 from training_files import Recorder
@@ -47,20 +47,6 @@ def grid(shape: tuple[int, int, int], spacing: tuple[float, float, float] = (1.5
 
 def noise(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(-1024, 1200, shape).astype(np.int16)
-
-
-class ByIntensity:
-    """A network that names a class by the gray level of a pixel alone, and counts how it is called."""
-
-    def __init__(self, classes: int, thresholds: tuple[float, ...] = (0.0,)) -> None:
-        self.classes, self.thresholds, self.batches = classes, thresholds, []
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        self.batches.append(len(images))
-        middle = images[:, images.shape[1] // 2]
-        index = sum((middle > threshold).long() for threshold in self.thresholds)
-        one_hot = torch.nn.functional.one_hot(index, self.classes).movedim(-1, 1)
-        return one_hot.float() * 20 - 10
 
 
 def lungs_by_intensity(**options: object) -> tuple[ByIntensity, Predictor]:
