@@ -95,6 +95,11 @@ def test_utilities_and_base_classes_offer_no_function_that_they_lack_in_slicer()
         assert methods <= known, name
 
 
+def test_the_parameter_node_wrapper_offers_nothing_that_it_lacks_in_slicer() -> None:
+    offered = {name for name in vars(slicer.parameterNodeWrapper) if not name.startswith("_")}
+    assert offered <= set(api.facts()["parameterNodeWrapper"].split())
+
+
 def test_a_utility_takes_no_parameter_that_came_later() -> None:
     with pytest.raises(TypeError, match="in Slicer"):
         slicer.util.findChild(qt.QWidget(), "name", properties={})
@@ -308,7 +313,9 @@ def test_a_ui_file_gives_the_scene_to_the_widgets_in_it(runtime: Runtime, tmp_pa
     assert selector.mrmlScene() is slicer.mrmlScene
 
 
-@pytest.mark.parametrize("change", [{"cls": "qMRMLTeapot"}, {"property": "noneEnable"}, {"slot": "setScene"}])
+@pytest.mark.parametrize(
+    "change", [{"cls": "qMRMLTeapot"}, {"cls": "QCalendarWidget"}, {"property": "noneEnable"}, {"slot": "setScene"}]
+)
 def test_a_ui_file_with_a_name_that_is_not_there_is_refused(tmp_path: Path, change: dict[str, str]) -> None:
     with pytest.raises((ValueError, AttributeError)):
         load_ui(tmp_path, **change)

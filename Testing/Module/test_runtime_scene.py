@@ -178,3 +178,33 @@ def test_the_dicom_database_knows_what_was_indexed(runtime: Runtime, tmp_path: P
     ]
     assert database.filesForSeries("1.2.1.2") == [str(tmp_path / "0"), str(tmp_path / "1")]
     assert database.seriesForFile(database.fileForInstance("1.2.3.3")) == "1.2.2.2"
+
+
+def test_a_plot_shows_the_chart_that_was_chosen(runtime: Runtime, tmp_path: Path) -> None:
+    if rendering_fault():
+        pytest.skip(rendering_fault())
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    slicer.util.updateTableFromArray(table, np.array([[1, 0.5], [2, 0.75]]), ["Epoch", "Dice"])
+    series = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", "Dice")
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    series.SetXColumnName("Epoch")
+    series.SetYColumnName("Dice")
+    chart = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLPlotChartNode")
+    chart.SetTitle("Dice of a run")
+    chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    manager = runtime.open_views()
+    try:
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpPlotView)
+        slicer.app.applicationLogic().GetSelectionNode().SetReferenceActivePlotChartID(chart.GetID())
+        slicer.app.applicationLogic().PropagatePlotChartSelection()
+        widget = manager.plotWidget(0)
+        assert widget.visible
+        assert widget.mrmlPlotViewNode().GetPlotChartNode() is chart
+        drawn = widget.plotView().chart()
+        assert (drawn.GetTitle(), drawn.GetNumberOfPlots()) == ("Dice of a run", 1)
+        colors = np.asarray(Image.open(widget.plotView().save(tmp_path / "plot.png")).convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(colors, axis=0)) > 2
+    finally:
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+        runtime.close_views()

@@ -19,23 +19,22 @@ KINDS = ("properties", "signals", "methods", "constants")
 # PythonQt resolves a trailing underscore where the plain name is a word of Python.
 RESERVED = {"exec": "exec_", "raise": "raise_", "print": "print_", "del": "del_"}
 
+INSTANCES = ("slicer.app", "slicer.app.moduleManager()", "slicer.app.ioManager()", "slicer.app.layoutManager()")
+
 MODELED = {
     "qt": """
         QObject QWidget QPushButton QToolButton QLabel QLineEdit QComboBox QSpinBox QDoubleSpinBox QCheckBox
-        QRadioButton QProgressBar QTableWidget QTableWidgetItem QTreeWidget QTreeWidgetItem QListWidget QPlainTextEdit
-        QTextBrowser QSlider QTabWidget QGroupBox QFrame QStackedWidget QProcess QTimer QFileDialog QMessageBox
-        QSettings QFileSystemWatcher QAction QMenu QDialog QDialogButtonBox QHeaderView QButtonGroup QScrollArea
-        QFormLayout QGridLayout QHBoxLayout QVBoxLayout QDesktopServices QUrl QIcon QPixmap QColor QFont QStandardPaths
-        QElapsedTimer QProcessEnvironment QAbstractItemView QSizePolicy QPalette QSplitter
+        QProgressBar QTableWidget QTableWidgetItem QPlainTextEdit QSlider QGroupBox QFrame QProcess QTimer QFileDialog QMessageBox
+        QSettings QDialog QDialogButtonBox QHeaderView QScrollArea QFormLayout QGridLayout QHBoxLayout QVBoxLayout
+        QDesktopServices QUrl QIcon QPixmap QColor QFont QProcessEnvironment QAbstractItemView QSizePolicy QPalette
     """,
     "ctk": """
-        ctkCollapsibleButton ctkCollapsibleGroupBox ctkComboBox ctkPathLineEdit ctkSliderWidget ctkFittedTextBrowser
-        ctkDICOMDatabase ctkDICOMIndexer
+        ctkCollapsibleButton ctkCollapsibleGroupBox ctkComboBox ctkPathLineEdit ctkSliderWidget ctkDICOMDatabase
+        ctkDICOMIndexer
     """,
     "slicer": """
-        qMRMLWidget qSlicerWidget qMRMLNodeComboBox qMRMLCheckableNodeComboBox qMRMLSegmentsTableView
-        qMRMLSegmentSelectorWidget qMRMLTableView qMRMLPlotView qMRMLPlotWidget qMRMLSliderWidget
-        qMRMLSegmentationShow3DButton qSlicerScriptedLoadableModule qSlicerScriptedLoadableModuleWidget
+        qMRMLWidget qMRMLNodeComboBox qMRMLCheckableNodeComboBox qMRMLPlotWidget qSlicerScriptedLoadableModule
+        qSlicerScriptedLoadableModuleWidget
     """,
 }
 
@@ -92,7 +91,7 @@ def condensed(introspection: dict[str, Any]) -> dict[str, Any]:
             entry = {"base": source["adds to"]} if source.get("adds to") else {}
             entry |= {kind: " ".join(sorted(found)) for kind, found in _kinds(source).items() if found}
             classes[f"{module}.{name}"] = entry
-    instances = {key: " ".join(sorted(found)) for key, found in introspection["instances"].items()}
+    instances = {key: " ".join(sorted(introspection["instances"][key])) for key in INSTANCES}
     return {
         "about": "Names in Slicer 5.8.1 (Qt 5.15.8, PythonQt), read off by introspection.",
         "classes": classes,

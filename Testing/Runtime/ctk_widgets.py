@@ -355,21 +355,3 @@ class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
     def showEvent(self, event: QtGui.QShowEvent) -> None:
         self._arrange()
         super().showEvent(event)
-
-
-@widget_of(ctk)
-class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
-    """A text browser as high as its text."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self.textChanged.connect(self._fit)
-
-    def resizeEvent(self, event: QtGui.QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._fit()
-
-    def _fit(self) -> None:
-        height = int(self.document.size.height()) + 2 * self.frameWidth
-        if height != self.minimumHeight:
-            self.setFixedHeight(height)

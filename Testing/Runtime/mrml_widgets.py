@@ -10,8 +10,7 @@ import shiboken6
 import slicer
 from PySide6 import QtCore, QtWidgets
 
-from .ctk_widgets import ctkSliderWidget
-from .widget_tools import stored, widget_of
+from .widget_tools import widget_of
 
 Signal = QtCore.Signal
 
@@ -63,28 +62,6 @@ class qMRMLWidget(SceneParent):
 
 
 @widget_of(slicer)
-class qSlicerWidget(SceneParent):
-    """The same, as ``.ui`` files of modules have it."""
-
-
-@widget_of(slicer)
-class qMRMLSliderWidget(ctkSliderWidget):
-    """A slider with units; here those of its own suffix."""
-
-    def __init__(self, parent: Any = None) -> None:
-        super().__init__(parent)
-        self._scene: Any = None
-
-    quantity = stored(str, "quantity", "")
-
-    def mrmlScene(self) -> Any:
-        return self._scene
-
-    def setMRMLScene(self, scene: Any) -> None:
-        self._scene = scene
-
-
-@widget_of(slicer)
 class qSlicerScriptedLoadableModuleWidget(SceneParent):
     """What a module's panel stands in; it makes the Python widget and passes on enter and exit."""
 
@@ -121,11 +98,3 @@ class qSlicerScriptedLoadableModuleWidget(SceneParent):
         return self._entered
 
     isEntered = QtCore.Property(bool, _read_entered)
-
-
-@widget_of(slicer)
-class qMRMLPlotWidget(SceneParent):
-    """The place of a plot in the layout, with its node; the runtime draws no plots."""
-
-    def mrmlScene(self) -> Any:
-        return self._scene

@@ -25,7 +25,7 @@ class qMRMLNodeComboBox(SceneWidget):
     nodeAddedByUser = Signal(object)
     nodeActivated = Signal(object)
     SIGNALS = {
-        "currentNodeChanged": ("vtkMRMLNode*", "bool"),
+        "currentNodeChanged": ("vtkMRMLNode*",),
         "currentNodeIDChanged": ("QString",),
         "nodeAdded": ("vtkMRMLNode*",),
         "nodeAddedByUser": ("vtkMRMLNode*",),

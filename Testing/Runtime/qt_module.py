@@ -12,10 +12,8 @@ from .ui_loader import QUiLoader
 
 # Value types, name spaces and helpers that the introspection of Slicer did not cover; all are in PythonQt's Qt.
 PLAIN = """
-    Qt QByteArray QDir QEvent QEventLoop QFile QFileInfo QIODevice QItemSelectionModel QModelIndex QPoint QPointF QRect
-    QRectF QSize QSizeF QAbstractItemModel QUiLoader QBrush QCursor QFontMetrics QGuiApplication QImage QKeySequence
-    QPainter QPen QApplication QCoreApplication QAbstractButton QLayout QSpacerItem QStyle QTextCursor QThread
-    QTextCharFormat
+    Qt QApplication QBrush QByteArray QCursor QDir QEvent QFile QFileInfo QImage QKeySequence QPainter QPoint QRect
+    QSize QUiLoader
 """
 
 

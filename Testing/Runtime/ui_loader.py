@@ -7,7 +7,7 @@ from typing import Any
 
 from PySide6 import QtCore, QtUiTools, QtWidgets
 
-from . import qt_signals
+from . import api, qt_signals
 
 CUSTOM: dict[str, type[QtWidgets.QWidget]] = {}
 
@@ -48,7 +48,7 @@ class QUiLoader(QtUiTools.QUiLoader):
         return widget
 
     def _refuse_unknown_classes(self, root: ET.Element) -> None:
-        known = set(CUSTOM) | set(self.availableWidgets())
+        known = set(CUSTOM) | {key.removeprefix("qt.") for key in api.facts()["classes"]}
         unknown = {element.get("class") for element in root.iter("widget")} - known
         if unknown:
             raise ValueError(f"the runtime does not model {', '.join(sorted(map(str, unknown)))}")

@@ -7,8 +7,9 @@ from typing import Any
 
 import slicer
 import vtk
-from PySide6 import QtCore, QtWidgets
+from PySide6 import QtCore
 
+from .plot_view import qMRMLPlotWidget
 from .scene import Session
 
 SLICE_MANAGERS = (
@@ -194,7 +195,7 @@ class LayoutManager(QtCore.QObject):
         self._session = session
         self._slices = {name: SliceWidget(SliceView(session, name)) for name in SLICES}
         self._three_d = ThreeDWidget(ThreeDView(session))
-        self._plots: list[QtWidgets.QWidget] = []
+        self._plots: list[qMRMLPlotWidget] = []
         self._logic = slicer.vtkMRMLLayoutLogic()
         self._logic.SetMRMLApplicationLogic(session.application_logic)
         self._logic.SetMRMLScene(session.scene)
@@ -209,11 +210,22 @@ class LayoutManager(QtCore.QObject):
     def setLayout(self, layout: int) -> None:
         node = self._logic.GetLayoutNode()
         node.SetViewArrangement(layout)
-        if "vtkMRMLPlotViewNode" in (node.GetCurrentLayoutDescription() or "") and not self._plots:
-            self._plots.append(slicer.qMRMLPlotWidget())
+        with_plot = "vtkMRMLPlotViewNode" in (node.GetCurrentLayoutDescription() or "")
+        if with_plot and not self._plots:
+            self._plots.append(self._new_plot())
         for plot in self._plots:
-            plot.setVisible("vtkMRMLPlotViewNode" in node.GetCurrentLayoutDescription())
+            plot.setVisible(with_plot)
         self.layoutChanged.emit(layout)
+
+    def _new_plot(self) -> qMRMLPlotWidget:
+        node = self._session.scene.CreateNodeByClass("vtkMRMLPlotViewNode")
+        node.UnRegister(None)
+        node.SetLayoutName("PlotView1")
+        node.SetSingletonTag("PlotView1")
+        widget = qMRMLPlotWidget()
+        widget.setMRMLScene(self._session.scene)
+        widget.setMRMLPlotViewNode(self._session.scene.AddNode(node))
+        return widget
 
     def _read_layout(self) -> int:
         return self._logic.GetLayoutNode().GetViewArrangement()
