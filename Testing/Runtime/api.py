@@ -24,8 +24,8 @@ INSTANCES = ("slicer.app", "slicer.app.moduleManager()", "slicer.app.ioManager()
 MODELED = {
     "qt": """
         QObject QWidget QPushButton QToolButton QLabel QLineEdit QComboBox QSpinBox QDoubleSpinBox QCheckBox
-        QProgressBar QTableWidget QTableWidgetItem QPlainTextEdit QSlider QGroupBox QFrame QProcess QTimer QFileDialog QMessageBox
-        QSettings QDialog QDialogButtonBox QHeaderView QScrollArea QFormLayout QGridLayout QHBoxLayout QVBoxLayout
+        QProgressBar QTableWidget QTableWidgetItem QPlainTextEdit QSlider QGroupBox QFrame QProcess QTimer QFileDialog
+        QMessageBox QSettings QDialog QDialogButtonBox QHeaderView QScrollArea QFormLayout QGridLayout QHBoxLayout QVBoxLayout
         QDesktopServices QUrl QIcon QPixmap QColor QFont QProcessEnvironment QAbstractItemView QSizePolicy QPalette
     """,
     "ctk": """
