@@ -128,9 +128,8 @@ class SetupPanel(Panel):
     def _onReport(self, report: Setup.PythonReport) -> None:
         self._probe = None
         self.report = report
-        hint = " ".join(
-            part for part in (report.hint, report.deviceWarning, report.details, self._restartReason) if part
-        )
+        details = _("It says: {text}.").format(text=report.details.rstrip(".")) if report.details else ""
+        hint = " ".join(part for part in (report.hint, report.deviceWarning, details, self._restartReason) if part)
         self._hint(hint)
         if not report.isReady:
             self.ui.setupDetailsButton.checked = True
@@ -183,10 +182,9 @@ class SetupPanel(Panel):
             ("Missing", missing),
         ):
             label = getattr(self.ui, f"setup{name}InfoLabel")
-            label.text = text or "–"
-            shown = bool(text) or name != "Missing"
-            label.visible = shown
-            getattr(self.ui, f"setup{name}InfoTitleLabel").visible = shown
+            label.text = text
+            label.visible = bool(text)
+            getattr(self.ui, f"setup{name}InfoTitleLabel").visible = bool(text)
 
 
 def breakable(path: str) -> str:

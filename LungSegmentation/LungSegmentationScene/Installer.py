@@ -257,7 +257,7 @@ def _otherStep(python: Path, requirements: list[Requirement]) -> InstallStep:
 
 def _runPip(python: Path, arguments: list[str], done: Callable[[str | None], None], say: Callable[[str], None]) -> None:
     def finished(code: int, output: str) -> None:
-        last = next((line for line in reversed(output.splitlines()) if line.lstrip().startswith("ERROR")), "")
+        last = next((line for line in reversed(output.splitlines()) if line.lstrip().lower().startswith("error")), "")
         done(None if code == 0 else last or _("The installer ended with exit code {code}.").format(code=code))
 
     command = [Environment.programOf(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]

@@ -23,6 +23,9 @@ SLICERS_OWN = "SimpleITK"
 """Built into Slicer in a special way: replacing it would break other modules, so it is never installed there."""
 
 MINIMUM_PYTHON = "3.11"
+NAMED_PACKAGES = 4
+"""Up to so many packages are named in the one line of the strip."""
+
 PROBE_TIMEOUT_S = 120.0
 
 
@@ -234,8 +237,10 @@ def headline(report: PythonReport) -> str:
     if report.broken and any(requirement.name == "torch" for requirement in report.broken):
         return _("PyTorch is only half installed and must be repaired.")
     if report.toInstall:
+        if len(report.toInstall) > NAMED_PACKAGES:
+            return _("{count} packages are not installed yet.").format(count=len(report.toInstall))
         names = ", ".join(requirement.name for requirement in report.toInstall)
-        return _("Not installed yet: {names}.").format(names=shortened(names))
+        return _("Not installed yet: {names}.").format(names=names)
     memory = _(", {gb:.0f} GB").format(gb=report.memoryMb / 1024) if report.memoryMb else ""
     return _("Ready. Jobs run on {device}{memory}.").format(device=deviceTitle(report), memory=memory)
 
@@ -245,10 +250,3 @@ def deviceTitle(report: PythonReport) -> str:
     if report.device == "cpu":
         return _("the CPU")
     return report.deviceName or report.device
-
-
-def shortened(text: str, limit: int = 90) -> str:
-    """Return a list of names that is not too long to read."""
-    if len(text) <= limit:
-        return text
-    return text[:limit].rpartition(",")[0] + _(" and more")
