@@ -86,6 +86,23 @@ def test_highdicom_reads_the_same_voxels_by_the_images_that_they_were_made_from(
     assert sorted(spacing) == pytest.approx(sorted(ct.grid.spacing))
 
 
+@pytest.mark.parametrize("keys", [PRESENT, ["gtv"]], ids=["many", "one"])
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_frames_that_do_not_end_with_a_byte_hold_their_own_voxels(
+    tmp_path: Path, overlapping: bool, keys: list[str]
+) -> None:
+    shape = (7, 37, 31)
+    ct, source = result_files.source(tmp_path / "ct", shape=shape)
+    structures = result_files.anatomy(shape, overlapping=overlapping)
+    seg = highdicom.seg.segread(write_seg(structures, source, tmp_path / "seg.dcm", keys=keys))
+    assert seg.SegmentsOverlap == ("YES" if overlapping and len(keys) > 1 else "NO")
+    pixels = seg.get_pixels_by_source_instance(
+        list(ct.sop_instance_uids), assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+    )
+    for place, key in enumerate(keys):
+        assert np.array_equal(pixels[..., place] > 0, structures.mask(key)), key
+
+
 @pytest.mark.parametrize("overlapping", [True, False])
 @pytest.mark.parametrize("orientation", result_files.ORIENTATIONS)
 def test_dciodvfy_finds_no_error(tmp_path: Path, orientation: str, overlapping: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from LungSegmentationLib.dicom.writers.references import DicomSource, ImageRefer
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.labels import Code, Structure
 from LungSegmentationLib.storage import atomic_path
-from LungSegmentationLib.structures import StructureMap
+from LungSegmentationLib.structures import MAX_BITS, StructureMap
 
 if TYPE_CHECKING:
     import highdicom
@@ -42,6 +43,8 @@ _FAMILY = DicomCode("123110", "DCM", "Artificial Intelligence")
 _SERIES_NUMBER = 9002
 # No UID that can occur begins so.
 _PLACEHOLDER = "0.0."
+# As many as a label set of a byte has structures.
+_MARK_COLUMNS = MAX_BITS
 
 
 def write_seg(
@@ -92,6 +95,7 @@ def write_seg(
     # Odd patient names and the like come from the source and are carried over as they are.
     with quiet_parser():
         dataset = _segmentation(structures, source, chosen, description, algorithm or AlgorithmInfo())
+        _fill_pixels(dataset, structures, chosen)
         _refer(dataset, source)
     with atomic_path(path) as partial, quiet_parser():
         dataset.save_as(partial, enforce_file_format=True)
@@ -107,13 +111,13 @@ def _segmentation(
 ) -> highdicom.seg.Segmentation:
     import highdicom
 
-    slices, pixels = _pixels(structures, chosen)
+    frames = _frames(structures, chosen)
     images = _stand_ins(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dataset = highdicom.seg.Segmentation(
             source_images=images,
-            pixel_array=pixels,
+            pixel_array=frames.marks(),
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[
                 _description(number, structure, algorithm) for number, structure in enumerate(chosen, 1)
@@ -131,7 +135,8 @@ def _segmentation(
             series_description=long_string(description),
             transfer_syntax_uid=ExplicitVRLittleEndian,
             plane_positions=[
-                highdicom.PlanePositionSequence("PATIENT", images[index].ImagePositionPatient) for index in slices
+                highdicom.PlanePositionSequence("PATIENT", images[index].ImagePositionPatient)
+                for index in frames.slices
             ],
         )
     texts = [*source.texts(), description, algorithm.name, algorithm.version]
@@ -145,26 +150,69 @@ def _segmentation(
     return dataset
 
 
-def _pixels(structures: StructureMap, chosen: Sequence[Structure]) -> tuple[list[int], NDArray[np.uint8]]:
-    """Return the slices that hold something, and their pixels: segment numbers, or a channel each if they overlap."""
+@dataclass(frozen=True)
+class _Frames:
+    """Which slices hold which structures.
+
+    Attributes
+    ----------
+    slices
+        Those that hold something, ascending.
+    held
+        bool, (slices, structures).
+    overlapping
+        Whether a voxel has several structures.
+    """
+
+    slices: list[int]
+    held: NDArray[np.bool_]
+    overlapping: bool
+
+    def marks(self) -> NDArray[np.uint8]:
+        """Return a tiny image of each slice, (slices, 1, columns, structures), with a pixel for each structure held.
+
+        highdicom makes of it what it would make of the whole slices, but for their pixels; those would take several
+        times the memory of the volume. Pixels coincide if structures overlap, as the result says whether they do.
+        """
+        count = self.held.shape[1]
+        marks = np.zeros((len(self.slices), 1, _MARK_COLUMNS, count), np.uint8)
+        for place in range(count):
+            marks[:, 0, 0 if self.overlapping else place, place] = self.held[:, place]
+        return marks
+
+
+def _frames(structures: StructureMap, chosen: Sequence[Structure]) -> _Frames:
     values = np.arange(256)
-    members = np.array([(values >> (structure.label - 1)) & 1 for structure in chosen], np.uint8)
-    held = members.any(0)
-    slices, present = [], np.zeros(256, bool)
+    members = np.array([(values >> (structure.label - 1)) & 1 for structure in chosen], bool)
+    slices, held, overlapping = [], [], False
     for index, bits in enumerate(structures.bits):
-        found = np.bincount(bits.ravel(), minlength=256) > 0
-        if (found & held).any():
+        present = np.bincount(bits.ravel(), minlength=256) > 0
+        inside = members[:, present].any(1)
+        if inside.any():
             slices.append(index)
-            present |= found
-    if not (members.sum(0) > 1)[present].any():
-        numbers = (members * np.arange(1, len(chosen) + 1, dtype=np.uint8)[:, None]).max(0)
-        return slices, numbers[structures.bits[slices]]
-    # Several times the memory, so only where a number a voxel does not do. Each channel of a slice in one piece.
-    channels = np.empty((len(slices), len(chosen), *structures.shape[1:]), np.uint8)
-    for place, index in enumerate(slices):
-        for channel, structure in zip(channels[place], chosen, strict=True):
-            np.bitwise_and(structures.bits[index] >> np.uint8(structure.label - 1), np.uint8(1), out=channel)
-    return slices, np.moveaxis(channels, 1, -1)
+            held.append(inside)
+            overlapping = overlapping or bool((members[:, present].sum(0) > 1).any())
+    return _Frames(slices, np.array(held), overlapping)
+
+
+def _fill_pixels(dataset: Dataset, structures: StructureMap, chosen: Sequence[Structure]) -> None:
+    """Exchange the tiny images for the pixels of the frames, a bit each, without a gap between frames (PS3.5 8.1.1)."""
+    rows, columns = structures.shape[1:]
+    packed = np.zeros((rows * columns * int(dataset.NumberOfFrames) + 7) // 8, np.uint8)
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        # What all frames share stands in one place for all.
+        named = group if "SegmentIdentificationSequence" in group else dataset.SharedFunctionalGroupsSequence[0]
+        segment = chosen[named.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1]
+        image = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        bits = structures.bits[int(image.removeprefix(_PLACEHOLDER))].ravel()
+        first, shift = divmod(number * rows * columns, 8)
+        inside = (bits >> np.uint8(segment.label - 1)) & np.uint8(1)
+        # A frame need not begin with a byte: what lies before its first bit belongs to the last one.
+        frame = np.packbits(np.concatenate([np.zeros(shift, np.uint8), inside]), bitorder="little")
+        packed[first : first + len(frame)] |= frame
+    dataset.Rows, dataset.Columns = rows, columns
+    pixels = packed.tobytes()
+    dataset["PixelData"].value = pixels + b"\0" * (len(pixels) % 2)
 
 
 def _stand_ins(source: DicomSource) -> list[Dataset]:
@@ -178,7 +226,7 @@ def _stand_ins(source: DicomSource) -> list[Dataset]:
     shared.SeriesInstanceUID = source.series_uid
     shared.FrameOfReferenceUID = source.frame_of_reference_uid
     shared.PositionReferenceIndicator = source.header.get("PositionReferenceIndicator", "")
-    shared.Rows, shared.Columns = grid.size[1], grid.size[0]
+    shared.Rows, shared.Columns = 1, _MARK_COLUMNS
     shared.PixelSpacing = [decimal_string(grid.spacing[1]), decimal_string(grid.spacing[0])]
     shared.SliceThickness = decimal_string(grid.spacing[2])
     shared.SpacingBetweenSlices = decimal_string(grid.spacing[2])
