@@ -15,10 +15,12 @@ from slicer.i18n import tr as _
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel, errorColor
 from LungSegmentationPanels.RoiTable import RoiTable
-from LungSegmentationPanels.TableTools import ROW_HEIGHT, fillRows, textItem
+from LungSegmentationPanels.TableTools import ROW_HEIGHT, fillRows, fitHeight, numberItem, textItem
 
 FOLDER, DATABASE = "folder", "database"
 SHOWN_NOTES = 2
+MOST_PATIENTS = 5
+"""Rows of the patients' table before it scrolls."""
 
 
 class ImportPanel(Panel):
@@ -45,6 +47,7 @@ class ImportPanel(Panel):
         ui.importWarningsText.visible = ui.importCorrectionsLabel.visible = False
         _layOut(ui.importDatabaseTable, stretched=0)
         _layOut(ui.importPatientsTable, stretched=3)
+        fitHeight(ui.importPatientsTable, MOST_PATIENTS)
         ui.importScanButton.connect("clicked()", self.onScan)
         ui.importLoadButton.connect("clicked()", self.onLoad)
         ui.importConvertButton.connect("clicked()", self.onConvert)
@@ -210,6 +213,7 @@ class ImportPanel(Panel):
         before = self.parameters.importCase if self.parameters is not None else ""
         self._filling = True
         fillRows(self.ui.importPatientsTable, [self._patientItems(one) for one in patients])
+        fitHeight(self.ui.importPatientsTable, MOST_PATIENTS)
         self.ui.importPatientsTable.clearSelection()
         row = next((row for row, one in enumerate(patients) if one.name == before), 0)
         if patients:
@@ -225,9 +229,11 @@ class ImportPanel(Panel):
         self.onPatientChosen()
 
     def _patientItems(self, one: PatientCt) -> list:
-        slices = textItem(str(one.slices))
-        slices.setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
-        items = [textItem(one.name), slices, textItem(one.rtstruct if one.rtstruct is not None else "–")]
+        items = [
+            textItem(one.name),
+            numberItem(str(one.slices)),
+            textItem(one.rtstruct if one.rtstruct is not None else "–"),
+        ]
         items.append(textItem(statusOf(one)))
         if one.error or one.state == "failed":
             items[-1].setForeground(qt.QBrush(qt.QColor(errorColor(self.widget))))

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from LungSegmentationPanels.Panel import Panel
-from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, textItem
+from LungSegmentationPanels.TableTools import colorItem, fillRows, fitColumns, numberItem
 
 STRUCTURE, VOLUME, MEAN = range(3)
 AFTER_CHANGE_MS = 400
@@ -158,6 +158,8 @@ class PreviewPanel(Panel, VTKObservationMixin):
         selected = self._chosen()
         self._rows = [segmentId for segmentId, _segment in segments]
         self._filling = True
+        # Items are replaced even where the text stays: the color or what is checked may be another.
+        self.ui.previewSegmentsTable.setRowCount(0)
         fillRows(self.ui.previewSegmentsTable, [self._items(*entry) for entry in segments])
         if selected in self._rows:
             self.ui.previewSegmentsTable.selectRow(self._rows.index(selected))
@@ -173,10 +175,7 @@ class PreviewPanel(Panel, VTKObservationMixin):
         first = colorItem(segment.GetName(), [round(255 * value) for value in segment.GetColor()])
         first.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable | qt.Qt.ItemIsUserCheckable)
         first.setCheckState(qt.Qt.Checked if Views.isVisible(self._segmentation, segmentId) else qt.Qt.Unchecked)
-        items = [first, textItem("…"), textItem("…")]
-        for column in (VOLUME, MEAN):
-            items[column].setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
-        return items
+        return [first, numberItem("…"), numberItem("…")]
 
     def _showLabelMap(self, labelMap) -> None:
         """Show a label map by a segmentation, made once."""

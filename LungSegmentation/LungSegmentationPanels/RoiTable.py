@@ -9,10 +9,10 @@ import qt
 from LungSegmentationScene.Patients import IGNORE, Roi
 from slicer.i18n import tr as _
 
-from LungSegmentationPanels.TableTools import SWATCH, fillRows, textItem
+from LungSegmentationPanels.TableTools import SWATCH, fillRows, numberItem, textItem
 
 AUTOMATIC = "automatic"
-COLUMNS = ROI, STRUCTURE, VOLUME, CONTOURS, REASON = range(5)
+ROI, STRUCTURE, _VOLUME, _CONTOURS, REASON = range(5)
 ROW_HEIGHT = 22
 STRUCTURE_WIDTH = 122
 
@@ -65,9 +65,8 @@ class RoiTable:
 
     def _items(self, roi: Roi) -> list:
         volume = "" if roi.volumeCc is None else f"{roi.volumeCc:.{1 if roi.volumeCc < 1000 else 0}f}"
-        items = [textItem(roi.name), textItem(""), textItem(volume), textItem(str(roi.contours)), textItem(roi.reason)]
-        for column in (VOLUME, CONTOURS):
-            items[column].setTextAlignment(int(qt.Qt.AlignRight | qt.Qt.AlignVCenter))
+        contours = numberItem(str(roi.contours))
+        items = [textItem(roi.name), textItem(""), numberItem(volume), contours, textItem(roi.reason)]
         for item in items:
             item.setToolTip(f"{roi.name}: {roi.reason}")
         return items
