@@ -23,7 +23,7 @@ BALLS = ((150, 40), (170, 50), (140, 110), (370, 110), (280, 70), (250, 15), (25
 BAR_S, REPEATS = 1.0, 5
 
 
-def best(action: Callable[[], Any], after: Callable[[Any], object] = lambda made: None) -> float:
+def best(action: Callable[[], Any], after: Callable[[Any], object] = lambda _made: None) -> float:
     """Return the shortest time of an action; what cleans up after it is not counted."""
     seconds = []
     for _repeat in range(REPEATS):
