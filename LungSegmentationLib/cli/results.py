@@ -139,7 +139,12 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which part of the cohort: test, val, train.")] = "test",
     device: Annotated[str, typer.Option("--device", help="For the model: auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    ct: Annotated[Path | None, typer.Option("--ct", help="CT of a single case, for the pictures.")] = None,
+    ct: Annotated[
+        Path | None,
+        typer.Option(
+            "--ct", help="CT of a single case, volume or DICOM folder: for pictures, and to draw contours on."
+        ),
+    ] = None,
     structures: Annotated[
         str | None,
         typer.Option("--structures", metavar="KEY,…", help="What the prediction knows; by default everything."),

@@ -18,6 +18,9 @@ SMOOTHING = 10.0
 DEEPEST = 0.5
 """Part of the lower of both summits that the profile between them may have at most; one organ alone has no valley."""
 
+SMALLEST_PIECE = 0.02
+"""Part of the whole that a piece has at least to count for the midline: stray pieces do not move it."""
+
 SMALLEST_SIDE = 0.1
 """Part of the whole that each side holds at least."""
 
@@ -47,9 +50,9 @@ class Midline:
 def find_midline(pair: tuple[Pieces, Pieces], grid: Grid) -> Midline | None:
     """Find the plane between two paired organs, whichever piece is called what.
 
-    The profile of both along x (voxels a column) has two summits and a valley between them; the plane lies in the
-    middle of the valley, so that a mediastinum that is shifted to one side takes it along. Where there is no clear
-    valley, for example after a pneumonectomy, there is no such plane.
+    The profile of their large pieces along x (voxels a column) has two summits and a valley between them; the plane
+    lies in the middle of the valley, so that a mediastinum that is shifted to one side takes it along. Where there is
+    no clear valley, for example after a pneumonectomy, there is no such plane.
 
     Parameters
     ----------
@@ -58,10 +61,10 @@ def find_midline(pair: tuple[Pieces, Pieces], grid: Grid) -> Midline | None:
     grid
         Of the volume, as near to LPS axial as it can be turned.
     """
-    starts, ends = (
-        np.concatenate([places(pieces, grid) for pieces in pair])
-        for places in (_columns, lambda pieces, grid: _columns(pieces, grid) + pieces.runs.lengths)
-    )
+    whole = sum(int(pieces.sizes.sum()) for pieces in pair)
+    large = [pieces.within(pieces.sizes >= SMALLEST_PIECE * whole) for pieces in pair]
+    starts = np.concatenate([_columns(pieces, grid) for pieces in large])
+    ends = starts + np.concatenate([pieces.runs.lengths for pieces in large])
     if not starts.size:
         return None
     first = int(starts.min())
