@@ -52,7 +52,7 @@ class ImportPanel(Panel):
         ui.importLoadButton.connect("clicked()", self.onLoad)
         ui.importConvertButton.connect("clicked()", self.onConvert)
         ui.importPatientsTable.connect("itemSelectionChanged()", self.onPatientChosen)
-        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self.updateState())
+        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._forgetFindings())
 
     def _fillChoices(self) -> None:
         ui = self.ui
@@ -104,6 +104,8 @@ class ImportPanel(Panel):
         if database and self._databasePatients is None and self.entered:
             self._fillDatabase()
         ui.importSyntheticPtvMarginSpinBox.enabled = parameters.importSyntheticPtv
+        if not database and self.findings is not None and Path(parameters.importFolder.strip()) != self._scanned:
+            self._forgetFindings()
         self._keepCorrectionsIn(parameters.cohortFolder)
         patient = self.patient()
         if not self.scanBar.isRunning:
@@ -115,6 +117,14 @@ class ImportPanel(Panel):
         ui.importAllRoisCheckBox.enabled = patient is None or bool(patient.rois)
         ui.importPatientsTable.enabled = self.findings is not None
         ui.importRoisTable.enabled = patient is not None and bool(patient.rois)
+
+    def _forgetFindings(self) -> None:
+        """Another choice was made: what was found before is not what would be loaded and converted."""
+        if self.findings is not None and not self.scanBar.isRunning:
+            self._showFindings(None)
+            self.clearMessage()
+        else:
+            self.updateState()
 
     def source(self) -> Path | None:
         """Return the folder that is chosen, or a list of the files of the database's checked patients."""

@@ -110,6 +110,15 @@ class ImportPanelTest(ModuleTestCase):
             self.assertEqual(box.itemData(box.currentIndex), roi.structure or "ignore")
             self.assertEqual(self.find("importRoisTable").item(row, 4).text(), roi.reason)
 
+    def test_another_folder_clears_what_was_found_in_the_first(self) -> None:
+        self.scanned()
+        (self.folder / "other").mkdir()
+        self.find("importFolderPathLineEdit").currentPath = str(self.folder / "other")
+        self.processEvents()
+        self.assertEqual(self.rows("importPatientsTable"), [])
+        self.assertEqual(self.rows("importRoisTable"), [])
+        self.assertFalse(self.find("importConvertButton").enabled)
+
     def test_the_window_lives_while_a_folder_is_scanned(self) -> None:
         self.find("importFolderPathLineEdit").currentPath = str(self.phantom())
         with self.blocking() as gaps:
