@@ -109,6 +109,7 @@ class SegmentationJob(SceneJob):
             title = _("Segmenting {count} CTs").format(count=len(self.cases))
         command = ["predict", str(self.model), "{folder}/input", "{folder}/output", "--format", "seg.nrrd", *arguments]
         super().__init__(command, key=KEY, title=title, prepare=prepare)
+        self.spoken = {f"{{folder}}/input/{name}/ct.nrrd": f"“{case.name}”" for name, case in self.cases.items()}
         self.listen(onEvent=self._onEvent)
 
     @property
@@ -322,6 +323,7 @@ def exportSegmentation(node, path: Path | str, source: Path | str | None = None,
     if node.GetAttribute(MARKED_ATTRIBUTE):
         command += ["--description", MARKED_DESCRIPTION]
     job = SceneJob(command, key=EXPORT_KEY, title=_("Writing {name}").format(name=path.name))
+    job.spoken = {"{folder}/segmentation.seg.nrrd": f"“{node.GetName()}”"}
     writeSegmentation(node, job.folder / "segmentation.seg.nrrd")
     job.start()
     if not wait:

@@ -12,6 +12,7 @@ import importlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import qt
@@ -73,6 +74,8 @@ class SceneJob:
         Why it failed; None while and unless it did.
     warnings
         The warning events so far.
+    spoken
+        What to say in place of a file of the temporary folder (``{folder}/ct.nrrd``) when the job fails because of it.
 
     Parameters
     ----------
@@ -114,6 +117,7 @@ class SceneJob:
         self.warnings: list = []
         self.exitCode: int | None = None
         self._prepare = prepare
+        self.spoken: dict[str, str] = {}
         self._log = log
         self._keptLog: bytes | None = None
         self._folder: Path | None = None
@@ -378,6 +382,11 @@ class SceneJob:
 
     def _end(self, state: str) -> None:
         self._timer.stop()
+        if self.failure is not None and self._folder is not None:
+            sentence = self.failure.sentence
+            for file, words in self.spoken.items():
+                sentence = sentence.replace(file.replace("{folder}", str(self._folder)), words)
+            self.failure = replace(self.failure, sentence=sentence)
         if self in _jobs:
             _jobs.remove(self)
         self._keptLog = self._readLog()
