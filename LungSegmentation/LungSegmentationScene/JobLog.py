@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from slicer.i18n import tr as _
+
 
 def readableLog(data: bytes) -> str:
     """Return a log without JSON: warnings, messages, results and failures as lines; progress is left out.
@@ -26,24 +28,33 @@ def readableLog(data: bytes) -> str:
 
 def _words(event) -> list[str]:
     when = event.time.astimezone().strftime("%H:%M:%S")
+    return [f"{when}  {line}" if number == 0 else line for number, line in enumerate(_said(event))]
+
+
+def _said(event) -> list[str]:
     if event.event == "started":
-        return [f"{when}  {event.command}, process {event.pid}, version {event.software_version}"]
+        said = _("{command}, process {pid}, version {version}")
+        return [said.format(command=event.command, pid=event.pid, version=event.software_version)]
     if event.event == "warning":
         subject = f"{event.subject}: " if event.subject else ""
-        return [f"{when}  Warning: {subject}{event.message}"]
+        return [_("Warning: {text}").format(text=subject + event.message)]
     if event.event == "log":
-        return [f"{when}  {event.message}"]
+        return [event.message]
     if event.event == "epoch":
-        dice = "–" if event.mean_dice is None else f"{event.mean_dice:.3f}"
-        loss = "–" if event.train_loss is None else f"{event.train_loss:.3f}"
-        return [f"{when}  epoch {event.epoch}/{event.epochs}: loss {loss}, mean Dice {dice}"]
+        said = _("epoch {epoch} of {epochs}: loss {loss}, mean Dice {dice}")
+        loss, dice = _number(event.train_loss), _number(event.mean_dice)
+        return [said.format(epoch=event.epoch, epochs=event.epochs, loss=loss, dice=dice)]
     if event.event == "result":
-        return [f"{when}  {name}: {path}" for name, path in event.paths.items()]
+        return [f"{name}: {path}" for name, path in event.paths.items()]
     if event.event == "failed":
         trace = event.traceback.rstrip().splitlines() if event.traceback else []
-        return [*trace, f"{when}  Error: {event.message}", *([event.hint] if event.hint else [])]
+        return [_("Error: {text}").format(text=event.message), *([event.hint] if event.hint else []), *trace]
     if event.event == "cancelled":
-        return [f"{when}  {event.message or 'Cancelled.'}"]
+        return [event.message or _("Cancelled.")]
     if event.event == "finished":
-        return [f"{when}  Ended with exit code {event.exit_code}."]
+        return [_("Ended with exit code {code}.").format(code=event.exit_code)]
     return []
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -9,8 +9,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from LungSegmentationScene import Environment
-from LungSegmentationScene.Errors import SceneError
-from LungSegmentationScene.Jobs import SceneJob
 
 logger = logging.getLogger("LungSegmentation")
 
@@ -55,6 +53,8 @@ def loadPhantom(_source=None) -> list:
         If it cannot be made or loaded.
     """
     from LungSegmentationScene import Import
+    from LungSegmentationScene.Errors import SceneError
+    from LungSegmentationScene.Jobs import SceneJob
 
     folder = phantomFolder()
     slicer.util.showStatusMessage(_("Making the phantom…"))
