@@ -51,6 +51,8 @@ class Postprocessing:
     fill_holes
         ``volume``: what is enclosed in three dimensions; ``slices``: also what is enclosed in an axial slice;
         ``none``.
+    max_hole_cc
+        Holes larger than this are left, cm³: they are rather something that was not named than a mistake.
     side
         Half of the patient that it lies in: pieces that clearly lie in the other half become the mirror partner's.
     """
@@ -58,6 +60,7 @@ class Postprocessing:
     components: Literal["all", "largest"] | int = "all"
     min_cc: float = 0.0
     fill_holes: Literal["none", "volume", "slices"] = "none"
+    max_hole_cc: float = 1.0
     side: Literal["right", "left"] | None = None
 
     @property
@@ -322,9 +325,10 @@ def _postprocessing(item: dict[str, Any]) -> Postprocessing | None:
     count = found.components
     if not (count in ("all", "largest") if isinstance(count, str) else _is_whole(count) and count > 0):
         raise ValueError(f"the postprocessing of {key} keeps {count!r} components, not all, largest or a number")
-    size: Any = found.min_cc
-    if isinstance(size, bool) or not isinstance(size, int | float) or not (math.isfinite(size) and size >= 0):
-        raise ValueError(f"the postprocessing of {key} has the smallest size {size!r}, which is no volume in cm³")
+    sizes: dict[str, Any] = {"smallest size": found.min_cc, "largest hole": found.max_hole_cc}
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not isinstance(size, int | float) or not (math.isfinite(size) and size >= 0):
+            raise ValueError(f"the postprocessing of {key} has the {name} {size!r}, which is no volume in cm³")
     if found.fill_holes not in ("none", "volume", "slices"):
         raise ValueError(f"the postprocessing of {key} fills {found.fill_holes!r}, not none, volume or slices")
     if found.side not in (None, "right", "left"):

@@ -180,6 +180,14 @@ class Pieces:
         order = np.cumsum(which) - 1
         return Pieces(self.chosen(which), order[self.numbers[which[self.numbers]]], self.sizes[which])
 
+    def counts(self, holds: Callable[[Integers], NDArray[np.bool_]]) -> Integers:
+        """Count the voxels of each piece for which ``holds`` is true, given their places in the volume's array."""
+        found = np.zeros(len(self), np.int64)
+        for part, indices in zip(_in_chunks(self.runs.lengths), self.runs.indices(), strict=True):
+            own = np.repeat(self.numbers[part], self.runs.lengths[part])
+            found += np.bincount(own[holds(indices)], minlength=len(found))
+        return found
+
     def around(
         self, look: Callable[[Integers, Integers, Integers], Integers], kinds: int, *, in_plane: bool = False
     ) -> Integers:

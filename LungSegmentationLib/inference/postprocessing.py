@@ -94,7 +94,8 @@ def postprocess(
 
     In an exclusive map a piece that is removed becomes what it borders on most (a speck of tumor in a lung becomes
     lung, one beside it background), and only voxels that belong to nothing are filled. Otherwise each structure is
-    mended as if it were alone.
+    mended as if it were alone, but for holes of which half belongs to what is painted over it: a tumor in a lung that
+    was drawn without it stays no lung.
 
     Parameters
     ----------
@@ -306,13 +307,21 @@ class _Work:
         if not in_plane:
             at_border |= (runs.z == depth.start) | (runs.z == depth.stop - 1)
         enclosed = outside.within(outside.totals(at_border.astype(np.int64)) == 0)
-        if not self.exclusive or not len(enclosed):
-            return enclosed
+        most = self.rules[key].max_hole_cc / self.grid.voxel_volume * (1 + 1e-9)
         voxels = self.bits.reshape(-1)
+        if not len(enclosed):
+            return enclosed
+        if not self.exclusive:
+            order = self.label_set.paint_order
+            inner = sum(int(self.bit(one)) for one in order[order.index(key) + 1 :])
+            counts = enclosed.counts(lambda indices: voxels[indices] & np.uint8(inner) != 0)
+            return enclosed.within((enclosed.sizes <= most) & (2 * counts < enclosed.sizes))
         free = np.concatenate([indices[voxels[indices] == 0] for indices in enclosed.runs.indices()])
         empty = find_pieces(Runs.of_indices(self.bits.shape, free), connectivity)
+        empty = empty.within(empty.sizes <= most)
         table = (np.arange(256) & bit != 0).astype(np.int64)
-        return empty.within(empty.around(lambda z, y, x: table[self.bits[z, y, x]], 2, in_plane=in_plane)[:, 1] > 0)
+        around = empty.around(lambda z, y, x: table[self.bits[z, y, x]], 2, in_plane=in_plane)
+        return empty.within(around[:, 1] > 0)
 
     def _box(self, key: str) -> tuple[slice, slice, slice] | None:
         runs = self.pieces[key].runs if key in self.pieces else self.runs_where(self.bit(key))

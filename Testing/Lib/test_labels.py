@@ -281,15 +281,16 @@ def test_postprocessing_is_read_and_written_as_it_is(content: dict[str, Any]) ->
     content["structures"][1]["postprocessing"] = {"min_cc": 0.5, "side": "left"}
     content["structures"][2]["postprocessing"] = {"components": 3, "fill_holes": "slices"}
     label_set = label_set_from_dict(content, "x")
-    assert label_set["a"].postprocessing == Postprocessing("largest", 0.0, "none", "right")
-    assert label_set["b"].postprocessing == Postprocessing("all", 0.5, "none", "left")
-    assert label_set["c"].postprocessing == Postprocessing(3, 0.0, "slices", None)
+    assert label_set["a"].postprocessing == Postprocessing("largest", side="right")
+    assert label_set["b"].postprocessing == Postprocessing(min_cc=0.5, side="left")
+    assert label_set["c"].postprocessing == Postprocessing(3, fill_holes="slices")
     again = label_set_to_dict(label_set)
     assert label_set_to_dict(label_set_from_dict(json.loads(json.dumps(again)), "x")) == again
     assert again["structures"][2]["postprocessing"] == {
         "components": 3,
         "min_cc": 0.0,
         "fill_holes": "slices",
+        "max_hole_cc": 1.0,
         "side": None,
     }
 
@@ -321,6 +322,7 @@ def test_postprocessing_is_no_part_of_what_a_label_set_is(content: dict[str, Any
         ({"min_cc": -1}, "smallest size -1"),
         ({"min_cc": float("nan")}, "smallest size nan"),
         ({"min_cc": "1"}, "smallest size '1'"),
+        ({"max_hole_cc": -0.1}, "largest hole -0.1"),
         ({"fill_holes": True}, "fills True"),
         ({"side": "up"}, "side 'up'"),
         ({"side": ["right"]}, "side ..right"),

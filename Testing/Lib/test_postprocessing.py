@@ -143,7 +143,7 @@ def test_overlapping_structures_are_mended_each_for_itself() -> None:
     masks["ptv"][1:5, 5:12, 5:12] = True
     masks["gtv"][2:4, 7:10, 7:10] = True
     masks["gtv"][5, 15, 15] = True
-    masks["ptv"][2, 8, 8] = False
+    masks["ptv"][2, 6, 6] = False
     structures = StructureMap.from_masks(THORAX, masks, shape)
     rules = {"gtv": LARGEST, "ptv": Postprocessing(fill_holes="volume")}
     result = postprocess(structures, grid_of(shape), THORAX.keys, rules, exclusive=False).structures
@@ -188,6 +188,36 @@ def test_filling_leaves_what_another_structure_holds() -> None:
     assert (found == RIGHT).sum() == 5 * 12 * 12 - 3 * 4 * 4
     both, _ = mended(labels, rules | {"gtv": Postprocessing(fill_holes="volume")})
     assert both[3, 8, 8] == GTV
+
+
+def test_large_holes_are_left() -> None:
+    labels = np.zeros((14, 30, 30), np.uint8)
+    labels[1:13, 2:28, 2:28] = RIGHT
+    labels[2:12, 5:15, 5:15] = 0  # 1 cc
+    labels[2:12, 5:15, 17:27] = 0
+    labels[2, 5, 27] = 0  # and a voxel more
+    found, changes = mended(labels, {"lung_right": Postprocessing(fill_holes="volume")})
+    assert changes == ("right lung: 1 hole of 1.0 cc filled.",)
+    assert not found[2:12, 5:15, 17:27].any()
+    assert (found[2:12, 5:15, 5:15] == RIGHT).all()
+
+
+def test_a_tumor_in_a_lung_that_was_drawn_without_it_stays_no_lung() -> None:
+    shape = (12, 20, 20)
+    masks = {key: np.zeros(shape, bool) for key in ("gtv", "lung_right")}
+    masks["gtv"][4:8, 6:12, 6:12] = True
+    masks["lung_right"][1:11, 2:18, 2:18] = True
+    masks["lung_right"][4:8, 6:12, 6:12] = False
+    structures = StructureMap.from_masks(THORAX, masks, shape)
+    rules = dict.fromkeys(THORAX.keys, Postprocessing(fill_holes="volume"))
+    result = postprocess(structures, grid_of(shape), THORAX.keys, rules, exclusive=False)
+    assert result.changes == ()
+    # The lung lies under the tumor, so a hole of the tumor is one, lung or not.
+    masks["lung_right"][1:11, 2:18, 2:18] = True
+    masks["gtv"][5, 8, 8] = False
+    structures = StructureMap.from_masks(THORAX, masks, shape)
+    result = postprocess(structures, grid_of(shape), THORAX.keys, rules, exclusive=False)
+    assert result.changes == ("GTV: 1 hole of 0.001 cc filled.",)
 
 
 def test_a_piece_of_a_lung_on_the_other_side_becomes_the_other_lung() -> None:
@@ -280,8 +310,8 @@ def _turned(direction: tuple[float, ...]) -> tuple[np.ndarray, Grid]:
 def test_the_orientation_of_the_volume_changes_nothing(direction: tuple[float, ...]) -> None:
     labels, grid = _turned(direction)
     rules = {
-        "lung_right": Postprocessing("largest", 0.01, "slices", "right"),
-        "lung_left": Postprocessing("largest", 0.01, "slices", "left"),
+        "lung_right": Postprocessing("largest", 0.01, "slices", side="right"),
+        "lung_left": Postprocessing("largest", 0.01, "slices", side="left"),
     }
     found, _ = mended(labels, rules, grid=grid)
     axial = Reorientation.of(grid).apply(found)
@@ -422,6 +452,13 @@ def test_model_cards_hold_the_rules_and_old_cards_without_them_still_load(tmp_pa
     new = parse_card(json.dumps(card(THORAX)), "new")
     assert rules_of(new.label_set) == rules_of(THORAX)
     assert parse_card(new.model_dump_json(), "again") == new
+    partly = card(THORAX)
+    partly["label_set"]["structures"][4]["postprocessing"] = {"components": "largest"}
+    assert parse_card(json.dumps(partly), "partly").label_set["heart"].postprocessing == LARGEST
+    foreign = card(THORAX)
+    foreign["label_set"]["structures"][4]["shape"] = "round"
+    with pytest.raises(BadInputError, match="does not know"):
+        parse_card(json.dumps(foreign), "foreign")
     spoiled = card(THORAX)
     spoiled["label_set"]["structures"][4]["postprocessing"] = {"largest": True}
     with pytest.raises(BadInputError, match="unknown entry largest"):
