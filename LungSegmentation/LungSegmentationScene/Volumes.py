@@ -22,6 +22,9 @@ SERIES_ATTRIBUTE = "LungSegmentation.SeriesInstanceUID"
 INSTANCES_ATTRIBUTE = "DICOM.instanceUIDs"
 """Slicer's own attribute of volumes that came from DICOM."""
 
+GRAY = "vtkMRMLColorTableNodeGrey"
+"""ID of the color table that Slicer gives every scalar volume."""
+
 TRAINING_WINDOW = (-1000.0, 400.0)
 """HU that a network sees where a cohort says nothing else."""
 
@@ -66,11 +69,14 @@ def loadRawVolume(path: Path, geometry: dict, name: str):
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     node.SetIJKToRASMatrix(matrixFromGeometry(geometry))
-    node.SetAndObserveImageData(image)
     describeAsHounsfield(node)
     node = slicer.mrmlScene.AddNode(node)
-    node.CreateDefaultDisplayNodes()
+    # Before the image comes: with its default display, a volume looks for a window in all its voxels first.
+    display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+    display.SetAndObserveColorNodeID(GRAY)
+    node.SetAndObserveDisplayNodeID(display.GetID())
     showWindow(node, *WINDOWS["mediastinum"])
+    node.SetAndObserveImageData(image)
     return node
 
 
