@@ -122,6 +122,24 @@ class InferencePanelTest(LearningTestCase):
         self.assertEqual(parameters.inferenceSegmentation.GetSegmentation().GetNumberOfSegments(), 6)
         self.assertEqual(self.find("inferenceVolumeComboBox").currentNode().GetName(), ct.GetName())
 
+    def test_what_the_model_was_not_made_for_is_marked_in_panel_and_node(self) -> None:
+        import numpy as np
+
+        panel = self.opened(model=self.model())
+        phantom = np.full((4, 64, 64), -1000, np.int16)
+        phantom[:, 16:48, 8:56] = 0
+        water = slicer.util.addVolumeFromArray(phantom, name="Water")
+        water.SetSpacing(6.0, 6.0, 6.0)
+        node = self.segmented(panel, water)
+        self.assertIn("CHECK", node.GetName())
+        self.assertEqual(node.GetAttribute("LungSegmentation.Marked"), "1")
+        self.assertGreater(len(node.GetDescription().splitlines()), 1)
+        text = self.find("inferenceResultLabel").text
+        self.assertIn("Check this result", text)
+        self.assertIn("color", text)
+        self.photograph("inference-marked")
+        self.assertEqual(self.logic.segment([water], self.model(), device="cpu")[0].GetName(), f"{node.GetName()}_1")
+
     def test_cancel_ends_all_and_leaves_nothing(self) -> None:
         panel = self.opened(model=self.model())
         ct, _labels = self.loadCase()
@@ -217,6 +235,19 @@ class InferencePanelTest(LearningTestCase):
         box.setCurrentIndex(box.findData(".nii.gz"))
         self.assertFalse(self.find("inferenceExportButton").enabled)
         self.assertIn("exists", self.find("inferenceExportButton").toolTip)
+
+    def test_a_volume_without_hu_is_refused_by_its_name_and_not_by_that_of_a_temporary_file(self) -> None:
+        import numpy as np
+
+        panel = self.opened(model=self.model())
+        self.logic.parameters().inferenceVolume = slicer.util.addVolumeFromArray(np.zeros((4, 64, 64)), name="Empty")
+        self.click("inferenceApplyButton")
+        self.waitUntil(lambda: not panel.bar.isRunning)
+        text = self.find("inferenceJobStatusLabel").text
+        self.assertIn("“Empty” holds no HU", text)
+        self.assertNotIn("nrrd", text)
+        self.assertTrue(self.find("inferenceApplyButton").enabled)
+        self.photograph("inference-refused")
 
     def test_a_ct_under_a_transform_is_refused_in_words(self) -> None:
         panel = self.opened(model=self.model())
