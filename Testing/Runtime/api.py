@@ -25,8 +25,9 @@ MODELED = {
     "qt": """
         QObject QWidget QPushButton QToolButton QLabel QLineEdit QComboBox QSpinBox QDoubleSpinBox QCheckBox
         QProgressBar QTableWidget QTableWidgetItem QPlainTextEdit QSlider QGroupBox QFrame QProcess QTimer QFileDialog
-        QMessageBox QSettings QDialog QDialogButtonBox QHeaderView QScrollArea QFormLayout QGridLayout QHBoxLayout QVBoxLayout
-        QDesktopServices QUrl QIcon QPixmap QColor QFont QProcessEnvironment QAbstractItemView QSizePolicy QPalette
+        QMessageBox QSettings QDialog QDialogButtonBox QHeaderView QScrollArea QFormLayout QGridLayout QHBoxLayout
+        QVBoxLayout QDesktopServices QUrl QIcon QPixmap QColor QFont QProcessEnvironment QAbstractItemView QSizePolicy
+        QPalette
     """,
     "ctk": """
         ctkCollapsibleButton ctkCollapsibleGroupBox ctkComboBox ctkPathLineEdit ctkSliderWidget ctkDICOMDatabase
