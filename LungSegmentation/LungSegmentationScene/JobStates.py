@@ -89,6 +89,10 @@ def silentFailure(exitCode: int | None, log: bytes) -> JobFailure:
             _("Press “Install” in the set-up strip at the top, or choose another Python there."),
             "start",
         )
+    if exitCode == 0:
+        return JobFailure(
+            _("The job ended, but what it said is gone: its temporary folder was removed."), _("Start it again.")
+        )
     said = _("with exit code {code}").format(code=exitCode) if exitCode is not None else _("without an exit code")
     return JobFailure(
         _("The job ended {how} and did not say why.").format(how=said),

@@ -48,6 +48,9 @@ POLL_BUDGET_S = 0.03
 GRACE_S = 3.0
 """Seconds between asking a job to end and ending it: with the killing it stays below five."""
 
+QUIT_GRACE_S = 1.0
+"""The same when the application ends, which should not take long."""
+
 LOG_BYTES = 200_000
 _IDENTITY_EVERY_S = 1.0
 
@@ -210,14 +213,20 @@ class SceneJob:
         self._timer.start()
         return self
 
-    def cancel(self) -> None:
-        """Ask the job to end and end its whole process tree if it does not; returns at once, is done within 5 s."""
+    def cancel(self, graceS: float = GRACE_S) -> None:
+        """Ask the job to end and end its whole process tree if it does not; returns at once, is done within 5 s.
+
+        Parameters
+        ----------
+        graceS
+            Seconds between asking and ending.
+        """
         if not self.isRunning or self._ending is not None:
             return
         self._cancelAsked = True
         self._setState(CANCELLING)
         if self._handle is not None or self._identity is not None:
-            self._ending = BackgroundCall(self._terminator(GRACE_S), self._onTreeEnded)
+            self._ending = BackgroundCall(self._terminator(graceS), self._onTreeEnded)
 
     def stop(self) -> None:
         """Ask a training to end at its next step with a checkpoint; it takes as long as it needs."""
@@ -463,10 +472,8 @@ def endAll() -> None:
     """End the jobs that only the window wants; trainings go on. Waits: for the end of the application and of tests."""
     finishPending()
     for job in runningJobs():
-        if job.runFolder is not None:
-            continue
-        job.cancel()
-        finishPending()
+        if job.runFolder is None:
+            job.cancel(QUIT_GRACE_S)
     finishPending()
 
 

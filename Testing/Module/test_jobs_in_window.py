@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 import unittest
@@ -154,6 +155,25 @@ class JobsInWindow(ModuleTestCase):
         with self.assertLogs("LungSegmentation", level="ERROR"):
             self.ended(job.start())
         self.assertEqual(told, [job])
+
+    def testAJobWhoseFolderIsRemovedUnderItSaysSo(self) -> None:
+        job = self.job("steps", "60", "{folder}/out")
+        folder = job.folder
+        job.start()
+        self.waitUntil(lambda: job.progress is not None)
+        shutil.rmtree(folder)
+        self.ended(job)
+        self.assertEqual(job.state, "failed")
+        self.assertIn("temporary folder was removed", job.failure.sentence)
+
+    def testTheEndOfTheApplicationEndsJobsSoon(self) -> None:
+        from LungSegmentationScene import Jobs
+
+        job, pids = self.startedTree("stubborn")
+        begin = time.monotonic()
+        Jobs.endAll()
+        self.assertLess(time.monotonic() - begin, CANCEL_BAR_S)
+        self.assertEqual(([pid for pid in pids if alive(pid)], job.state), ([], "cancelled"))
 
     def testWaitReturnsTheResultAndRaisesFailures(self) -> None:
         from LungSegmentationScene.Jobs import JobError
