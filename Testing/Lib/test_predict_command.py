@@ -30,15 +30,20 @@ from typer.testing import CliRunner
 
 from LungSegmentationLib.cli import app
 from LungSegmentationLib.dicom.contours import rasterize
+from LungSegmentationLib.dicom.ct import read_ct
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
+from LungSegmentationLib.dicom.scan import scan
 from LungSegmentationLib.errors import CancelledError, ExitCode, StorageError, UsageError
 from LungSegmentationLib.evaluation.pairs import find_pairs
+from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.command import predict_command
 from LungSegmentationLib.inference.input_cases import DicomCase
 from LungSegmentationLib.inference.options import PredictionOptions
 from LungSegmentationLib.inference.prediction import Prediction
 from LungSegmentationLib.inference.predictor import Predictor
 from LungSegmentationLib.labels import load_label_set
+from LungSegmentationLib.phantom import PhantomOptions, make_patient
+from LungSegmentationLib.phantom.dicom_files import write_dicom
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = load_label_set()
@@ -166,6 +171,37 @@ def test_filled_contours_of_the_rtstruct_are_the_same_voxels(whole: Any) -> None
     for roi, key in zip(rois, KEYS, strict=True):
         filled = rasterize(roi.contours, grid).full(grid.shape)
         assert np.array_equal(filled, expected == LABELS[key].label), key
+
+
+@pytest.mark.parametrize(
+    ("orientation", "position"),
+    [("sagittal", "HFS"), ("oblique", "HFS"), ("axial", "FFP")],
+)
+def test_every_format_holds_the_same_voxels_in_any_orientation(
+    place: Place, tmp_path: Path, orientation: Any, position: Any
+) -> None:
+    patient = make_patient(3, 0, PhantomOptions(in_plane=48, slices=12, orientation=orientation, position=position))
+    write_dicom(patient, tmp_path / "in")
+    predict_command([place.model], tmp_path / "in", tmp_path / "out", FAST, formats=(DICOM_FORMATS,))
+    folder = tmp_path / "out" / patient.patient_id
+    image = sitk.ReadImage(str(folder / "labels.nii.gz"))
+    ct = read_ct(next(study for study in scan(tmp_path / "in").patients[0].studies).series[0])
+    assert Grid.of(image).matches(ct.grid, 1e-3)
+    expected = sitk.GetArrayFromImage(image)
+    assert np.array_equal(labels(folder / "segmentation.seg.nrrd"), expected)
+    seg = highdicom.seg.segread(folder / "segmentation.seg.dcm")
+    pixels = seg.get_pixels_by_source_instance(
+        list(ct.sop_instance_uids), assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+    )
+    found = {seg.get_segment_description(number).tracking_id: number for number in seg.segment_numbers}
+    assert found
+    rois = {roi.name: roi for roi in read_rtstruct(folder / "segmentation.rtstruct.dcm").rois}
+    for key in KEYS:
+        mask = expected == LABELS[key].label
+        assert np.array_equal(rasterize(rois[LABELS[key].tg263].contours, ct.grid).full(ct.grid.shape), mask), key
+        assert mask.any() == (key in found)
+        if key in found:
+            assert np.array_equal(pixels[..., found[key] - 1] > 0, mask), key
 
 
 @pytest.mark.oracle
