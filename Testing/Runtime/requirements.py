@@ -10,7 +10,15 @@ from functools import cache
 from importlib.util import find_spec
 
 WHEELS = {"slicer_core": "slicer-core", "vtkmodules": "vtk", "PySide6": "PySide6-Essentials"}
-EGL = "libEGL.so.1"
+# What Qt and VTK load even where no window opens, and the Debian packages that have them.
+LIBRARIES = {
+    "libEGL.so.1": "libegl1",
+    "libGL.so.1": "libgl1",
+    "libX11.so.6": "libx11-6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+}
 
 
 def missing() -> str:
@@ -21,10 +29,10 @@ def missing() -> str:
             f"the module's test runtime needs {', '.join(absent)}, which the dependency group “module” brings "
             "where wheels exist: Python 3.11 to 3.13 on Linux x86_64, Windows and macOS arm64"
         )
-    if sys.platform == "linux" and not _loads(EGL):
-        return (
-            f"Qt and VTK need {EGL} even without a display (Debian: apt install libegl1 libegl-mesa0 libgl1-mesa-dri)"
-        )
+    unloadable = [name for name in LIBRARIES if sys.platform == "linux" and not _loads(name)]
+    if unloadable:
+        packages = " ".join(LIBRARIES[name] for name in unloadable)
+        return f"Qt and VTK need {', '.join(unloadable)} even without a display (Debian: apt install {packages})"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import shutil
 import sys
@@ -70,6 +71,7 @@ class Runtime:
         self.app = application.Application(self.session, self.folder)
         self._put_modules_in_place()
         self._record_errors()
+        atexit.register(self.stop)
 
     def load_module(self, name: str = "LungSegmentation") -> tuple[Any, Any, Any]:
         """Load a module as Slicer does at its start; return module object, panel and logic.
