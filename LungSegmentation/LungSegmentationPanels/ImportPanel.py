@@ -35,6 +35,7 @@ class ImportPanel(Panel):
         self.findings: Findings | None = None
         self.corrections = Corrections()
         self._scanned: Path | None = None
+        self._scannedChoice: tuple = ()
         self._databasePatients: list[Patients.DatabasePatient] | None = None
         self._checking: SceneJob | None = None
         self._filling = False
@@ -52,16 +53,11 @@ class ImportPanel(Panel):
         ui.importLoadButton.connect("clicked()", self.onLoad)
         ui.importConvertButton.connect("clicked()", self.onConvert)
         ui.importPatientsTable.connect("itemSelectionChanged()", self.onPatientChosen)
-        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._forgetFindings())
+        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._onChecked())
 
     def _fillChoices(self) -> None:
         ui = self.ui
         ui.importSourceComboBox.addItem(_("Folder"), FOLDER)
-        if Patients.hasDatabase():
-            ui.importSourceComboBox.addItem(_("Slicer's DICOM database"), DATABASE)
-        # With one choice there is nothing to choose.
-        several = ui.importSourceComboBox.count > 1
-        ui.importSourceComboBox.visible = ui.importSourceLabel.visible = several
         for text, data in (
             (_("As before, at first all of them"), ""),
             (_("All of them"), "all"),
@@ -77,8 +73,19 @@ class ImportPanel(Panel):
         ):
             ui.importRtstructChoiceComboBox.addItem(text, data)
 
+    def _offerDatabase(self) -> None:
+        """Offer Slicer's DICOM database where it is open by now, with the patients that it has by now."""
+        box = self.ui.importSourceComboBox
+        if Patients.hasDatabase() and box.findData(DATABASE) < 0:
+            box.addItem(_("Slicer's DICOM database"), DATABASE)
+        # With one choice there is nothing to choose.
+        box.visible = self.ui.importSourceLabel.visible = box.count > 1
+        if self._databasePatients is not None and Patients.hasDatabase():
+            self._fillDatabase()
+
     def enter(self) -> None:
         """Show the database's patients, and a conversion that is under way."""
+        self._offerDatabase()
         if self.scanBar.job is None and (job := findJob(Import.SCAN_KEY)):
             self._watchScan(job)
         if self.convertBar.job is None and (job := findJob(Import.CONVERT_KEY)):
@@ -98,14 +105,17 @@ class ImportPanel(Panel):
         ui, parameters = self.ui, self.parameters
         if parameters is None:
             return
-        database = parameters.importSource == DATABASE and Patients.hasDatabase()
+        database = self._fromDatabase
         ui.importDatabaseTable.visible = database
         ui.importFolderPathLineEdit.visible = ui.importFolderLabel.visible = not database
         if database and self._databasePatients is None and self.entered:
             self._fillDatabase()
         ui.importSyntheticPtvMarginSpinBox.enabled = parameters.importSyntheticPtv
-        if not database and self.findings is not None and Path(parameters.importFolder.strip()) != self._scanned:
-            self._forgetFindings()
+        if self.findings is not None and not self.scanBar.isRunning and self._choice() != self._scannedChoice:
+            # What was found in another place is not what would be loaded and converted.
+            self.clearMessage()
+            self._showFindings(None)
+            return
         self._keepCorrectionsIn(parameters.cohortFolder)
         patient = self.patient()
         if not self.scanBar.isRunning:
@@ -118,23 +128,25 @@ class ImportPanel(Panel):
         ui.importPatientsTable.enabled = self.findings is not None
         ui.importRoisTable.enabled = patient is not None and bool(patient.rois)
 
-    def _forgetFindings(self) -> None:
-        """Another choice was made: what was found before is not what would be loaded and converted."""
-        if self.findings is not None and not self.scanBar.isRunning:
-            self._showFindings(None)
-            self.clearMessage()
-        else:
-            self.updateState()
+    @property
+    def _fromDatabase(self) -> bool:
+        return self.parameters.importSource == DATABASE and Patients.hasDatabase()
+
+    def _choice(self) -> tuple:
+        """Return what is chosen to be scanned, to compare."""
+        if self._fromDatabase:
+            return DATABASE, tuple(one.key for one in self._checkedPatients())
+        return FOLDER, self.parameters.importFolder.strip()
 
     def source(self) -> Path | None:
         """Return the folder that is chosen, or a list of the files of the database's checked patients."""
-        if self.parameters.importSource == DATABASE:
+        if self._fromDatabase:
             chosen = self._checkedPatients()
             return Patients.listFiles(chosen) if chosen else None
         return Path(self.parameters.importFolder) if self.parameters.importFolder.strip() else None
 
     def _scanReason(self) -> str | None:
-        if self.parameters.importSource == DATABASE and Patients.hasDatabase():
+        if self._fromDatabase:
             return None if self._checkedPatients() else _("Check a patient in the table above.")
         folder = self.parameters.importFolder.strip()
         if not folder:
@@ -156,14 +168,24 @@ class ImportPanel(Panel):
     # Patients of Slicer's DICOM database
 
     def _fillDatabase(self) -> None:
-        self._databasePatients = Patients.databasePatients()
+        found = Patients.databasePatients()
+        if found == self._databasePatients:
+            return
+        checked = {one.key for one in self._checkedPatients()}
+        self._databasePatients = found
         rows = []
-        for one in self._databasePatients:
+        for one in found:
             first = textItem(one.name)
             first.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
-            first.setCheckState(qt.Qt.Unchecked)
+            first.setCheckState(qt.Qt.Checked if one.key in checked else qt.Qt.Unchecked)
             rows.append([first, *(textItem(str(one.counts[kind])) for kind in ("CT", "RTSTRUCT"))])
+        self._filling = True
         fillRows(self.ui.importDatabaseTable, rows)
+        self._filling = False
+
+    def _onChecked(self) -> None:
+        if not self._filling:
+            self.updateState()
 
     def _checkedPatients(self) -> list[Patients.DatabasePatient]:
         table = self.ui.importDatabaseTable
@@ -187,7 +209,7 @@ class ImportPanel(Panel):
         except SceneError as error:
             self.complain(error.sentence, error.hint)
             return
-        self._scanned = source
+        self._scanned, self._scannedChoice = source, self._choice()
         self._showFindings(None)
         self._watchScan(Import.scanJob(source, [*self.corrections.arguments, *self._choices()]).start())
 
@@ -211,7 +233,7 @@ class ImportPanel(Panel):
                     self.complain(error.sentence, error.hint)
 
         if self._scanned is None:
-            self._scanned = Path(job.arguments[1])
+            self._scanned, self._scannedChoice = Path(job.arguments[1]), self._choice()
         self.scanBar.watch(job)
         job.listen(onEvent=take, onFinished=lambda job: self._onEnded(self.scanBar, job))
         self.updateState()

@@ -352,5 +352,7 @@ def _isPlain(node) -> bool:
 
 
 def _contentEvents() -> list[int]:
+    # The last one was renamed in Slicer; older versions know the other name only.
     names = ("SegmentAdded", "SegmentRemoved", "SegmentModified", "SourceRepresentationModified")
-    return [getattr(slicer.vtkSegmentation, name) for name in names]
+    kind = slicer.vtkSegmentation
+    return [getattr(kind, name) if hasattr(kind, name) else kind.MasterRepresentationModified for name in names]

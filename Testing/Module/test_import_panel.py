@@ -149,6 +149,7 @@ class ImportPanelTest(ModuleTestCase):
         if inSlicer() or not hasattr(slicer, "dicomDatabase"):
             self.skipTest("needs the DICOM database of the test runtime; the user's own is left alone")
         import ctk
+        import qt
 
         indexer = ctk.ctkDICOMIndexer()
         indexer.addDirectory(slicer.dicomDatabase, str(self.phantom()))
@@ -157,6 +158,25 @@ class ImportPanelTest(ModuleTestCase):
         self.assertTrue(all(one.counts == {"CT": 1, "RTSTRUCT": 1} for one in found))
         listed = Patients.listFiles(found[:1])
         self.assertEqual(len(listed.read_text(encoding="utf-8").splitlines()), 25)
+        self.panel("Preview")
+        self.panel("Import")
+        box = self.find("importSourceComboBox")
+        self.assertTrue(box.isVisibleTo(self.importPanel.widget))
+        box.setCurrentIndex(box.findData("database"))
+        self.processEvents()
+        self.assertIn("Check a patient", self.find("importScanButton").toolTip)
+        table = self.find("importDatabaseTable")
+        table.item(1, 0).setCheckState(qt.Qt.Checked)
+        self.click("importScanButton")
+        self.waitUntil(lambda: not self.importPanel.scanBar.isRunning)
+        self.assertEqual([row[0] for row in self.rows("importPatientsTable")], [table.item(1, 0).text()])
+        self.photograph("import-database")
+        self.click("importLoadButton")
+        self.waitUntil(lambda: not self.importPanel.loadBar.isRunning)
+        self.assertIsNotNone(self.parameters.previewSegmentation)
+        table.item(0, 0).setCheckState(qt.Qt.Checked)
+        self.processEvents()
+        self.assertEqual(self.rows("importPatientsTable"), [], "another choice, not scanned yet")
 
     # Corrections
 
