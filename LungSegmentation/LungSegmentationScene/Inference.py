@@ -27,7 +27,7 @@ MODEL_ATTRIBUTE = "LungSegmentation.Model"
 MARKED_ATTRIBUTE = "LungSegmentation.Marked"
 """On a segmentation whose CT lies outside of what the model was made for."""
 
-MARKED_DESCRIPTION = "CHECK: outside the range of the model, for research only"
+MARKED_DESCRIPTION = "Automatic, research only, OUTSIDE MODEL RANGE: check"
 """Series description of such a segmentation in DICOM; not translated, as other systems read it."""
 
 FORMATS = {".nii.gz": "nifti", ".seg.nrrd": "seg.nrrd", ".seg.dcm": "dicom-seg", ".rtstruct.dcm": "rtstruct"}
