@@ -1,0 +1,76 @@
+"""Takes the pictures of the user guide: the panels over the test runtime, on a cohort with a trained run.
+
+``python Testing/Module/guide_pictures.py COHORT DICOM_DIR OUT``; phantoms and a small network will do, see
+``Docs/developer-guide.md``. Each picture is a column of 400 pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import unittest
+from pathlib import Path
+
+from ModuleTestCase import ModuleTestCase
+
+WIDTH = 400
+PREFIX = "guide-"
+
+
+class GuidePictures(ModuleTestCase):
+    """Goes through the tutorial and takes a picture at each station."""
+
+    cohort = dicom = out = Path()
+
+    def picture(self, name: str) -> None:
+        for file in self.photograph(name):
+            if file.stem.endswith(f"-{WIDTH}"):
+                self.out.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, self.out / f"{PREFIX}{name}.png")
+
+    def showSettings(self, run) -> None:
+        """Let the panel show the number of epochs of the run in the picture, not those of a next one."""
+        self.logic.parameters().trainingEpochs = run.epochs or 50
+
+    def test_pictures(self) -> None:
+        parameters = self.logic.parameters()
+        panel = self.panel("Import")
+        parameters.importFolder = str(self.dicom)
+        parameters.cohortFolder = str(self.cohort)
+        self.click("importScanButton")
+        self.waitUntil(lambda: not panel.scanBar.isRunning)
+        self.picture("import")
+        self.click("importLoadButton")
+        self.waitUntil(lambda: not panel.loadBar.isRunning)
+        self.panel("Preview")
+        self.picture("preview")
+        panel = self.panel("Training")
+        self.waitUntil(lambda: panel.cohort is not None and panel.runs())
+        run = panel.runs()[0]
+        self.waitUntil(lambda: self.find("trainingDiceTable").rowCount > 0)
+        self.showSettings(run)
+        self.picture("training")
+        ct, reference = parameters.previewVolume, parameters.previewSegmentation
+        panel = self.panel("Inference")
+        parameters.modelPath = str(run.model)
+        parameters.inferenceVolume = ct
+        self.waitUntil(lambda: panel.model is not None)
+        self.click("inferenceApplyButton")
+        self.waitUntil(lambda: not panel.bar.isRunning, timeoutS=600)
+        self.picture("inference")
+        result = parameters.inferenceSegmentation
+        panel = self.panel("Evaluation")
+        parameters.evaluationSegmentation, parameters.evaluationReference = result, reference
+        self.click("evaluationApplyButton")
+        self.waitUntil(lambda: not panel.bar.isRunning, timeoutS=600)
+        self.picture("evaluation")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("cohort", "dicom", "out"):
+        parser.add_argument(name, type=Path)
+    given = parser.parse_args()
+    GuidePictures.cohort, GuidePictures.dicom, GuidePictures.out = given.cohort, given.dicom, given.out
+    unittest.main(argv=sys.argv[:1])
