@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import qt
 from LungSegmentationScene import Import, Patients, Views
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Import import ImportedPatient
@@ -14,13 +13,11 @@ from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel, errorColor
+from LungSegmentationPanels.PatientTables import DatabaseTable, PatientTable
 from LungSegmentationPanels.RoiTable import RoiTable
-from LungSegmentationPanels.TableTools import ROW_HEIGHT, fillRows, fitHeight, numberItem, textItem
 
 FOLDER, DATABASE = "folder", "database"
 SHOWN_NOTES = 2
-MOST_PATIENTS = 5
-"""Rows of the patients' table before it scrolls."""
 
 
 class ImportPanel(Panel):
@@ -36,9 +33,7 @@ class ImportPanel(Panel):
         self.corrections = Corrections()
         self._scanned: Path | None = None
         self._scannedChoice: tuple = ()
-        self._databasePatients: list[Patients.DatabasePatient] | None = None
         self._checking: SceneJob | None = None
-        self._filling = False
         ui = self.ui
         self._fillChoices()
         self.rois = RoiTable(ui.importRoisTable, load_label_set(), self.onStructureChosen)
@@ -46,14 +41,11 @@ class ImportPanel(Panel):
         self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace.layout(), ui.importLoadButton)
         self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace.layout(), ui.importConvertButton)
         ui.importWarningsText.visible = ui.importCorrectionsLabel.visible = False
-        _layOut(ui.importDatabaseTable, stretched=0)
-        _layOut(ui.importPatientsTable, stretched=3)
-        fitHeight(ui.importPatientsTable, MOST_PATIENTS)
+        self.database = DatabaseTable(ui.importDatabaseTable, self.updateState)
+        self.patients = PatientTable(ui.importPatientsTable, self.onPatientChosen)
         ui.importScanButton.connect("clicked()", self.onScan)
         ui.importLoadButton.connect("clicked()", self.onLoad)
         ui.importConvertButton.connect("clicked()", self.onConvert)
-        ui.importPatientsTable.connect("itemSelectionChanged()", self.onPatientChosen)
-        ui.importDatabaseTable.connect("itemChanged(QTableWidgetItem*)", lambda _item: self._onChecked())
 
     def _fillChoices(self) -> None:
         ui = self.ui
@@ -80,8 +72,8 @@ class ImportPanel(Panel):
             box.addItem(_("Slicer's DICOM database"), DATABASE)
         # With one choice there is nothing to choose.
         box.visible = self.ui.importSourceLabel.visible = box.count > 1
-        if self._databasePatients is not None and Patients.hasDatabase():
-            self._fillDatabase()
+        if Patients.hasDatabase():
+            self.database.refresh()
 
     def enter(self) -> None:
         """Show the database's patients, and a conversion that is under way."""
@@ -108,8 +100,8 @@ class ImportPanel(Panel):
         database = self._fromDatabase
         ui.importDatabaseTable.visible = database
         ui.importFolderPathLineEdit.visible = ui.importFolderLabel.visible = not database
-        if database and self._databasePatients is None and self.entered:
-            self._fillDatabase()
+        if database and self.entered:
+            self.database.fill()
         ui.importSyntheticPtvMarginSpinBox.enabled = parameters.importSyntheticPtv
         if self.findings is not None and not self.scanBar.isRunning and self._choice() != self._scannedChoice:
             # What was found in another place is not what would be loaded and converted.
@@ -135,19 +127,19 @@ class ImportPanel(Panel):
     def _choice(self) -> tuple:
         """Return what is chosen to be scanned, to compare."""
         if self._fromDatabase:
-            return DATABASE, tuple(one.key for one in self._checkedPatients())
+            return DATABASE, tuple(one.key for one in self.database.checked())
         return FOLDER, self.parameters.importFolder.strip()
 
     def source(self) -> Path | None:
         """Return the folder that is chosen, or a list of the files of the database's checked patients."""
         if self._fromDatabase:
-            chosen = self._checkedPatients()
+            chosen = self.database.checked()
             return Patients.listFiles(chosen) if chosen else None
         return Path(self.parameters.importFolder) if self.parameters.importFolder.strip() else None
 
     def _scanReason(self) -> str | None:
         if self._fromDatabase:
-            return None if self._checkedPatients() else _("Check a patient in the table above.")
+            return None if self.database.checked() else _("Check a patient in the table above.")
         folder = self.parameters.importFolder.strip()
         if not folder:
             return _("Choose a folder with DICOM files.")
@@ -164,37 +156,6 @@ class ImportPanel(Panel):
         if self._scanned is not None and _inside(Path(cohort), self._scanned):
             return _("The cohort cannot lie in the folder of the DICOM files. Choose another one.")
         return None
-
-    # Patients of Slicer's DICOM database
-
-    def _fillDatabase(self) -> None:
-        found = Patients.databasePatients()
-        if found == self._databasePatients:
-            return
-        checked = {one.key for one in self._checkedPatients()}
-        self._databasePatients = found
-        rows = []
-        for one in found:
-            first = textItem(one.name)
-            first.setFlags(qt.Qt.ItemIsEnabled | qt.Qt.ItemIsUserCheckable)
-            first.setCheckState(qt.Qt.Checked if one.key in checked else qt.Qt.Unchecked)
-            rows.append([first, *(textItem(str(one.counts[kind])) for kind in ("CT", "RTSTRUCT"))])
-        self._filling = True
-        fillRows(self.ui.importDatabaseTable, rows)
-        self._filling = False
-
-    def _onChecked(self) -> None:
-        if not self._filling:
-            self.updateState()
-
-    def _checkedPatients(self) -> list[Patients.DatabasePatient]:
-        table = self.ui.importDatabaseTable
-        patients = self._databasePatients or []
-        return [
-            one
-            for row, one in enumerate(patients)
-            if table.item(row, 0) is not None and table.item(row, 0).checkState() == qt.Qt.Checked
-        ]
 
     # Scan
 
@@ -243,14 +204,7 @@ class ImportPanel(Panel):
         self.findings = findings
         patients = findings.patients if findings is not None else []
         before = self.parameters.importCase if self.parameters is not None else ""
-        self._filling = True
-        fillRows(self.ui.importPatientsTable, [self._patientItems(one) for one in patients])
-        fitHeight(self.ui.importPatientsTable, MOST_PATIENTS)
-        self.ui.importPatientsTable.clearSelection()
-        row = next((row for row, one in enumerate(patients) if one.name == before), 0)
-        if patients:
-            self.ui.importPatientsTable.selectRow(row)
-        self._filling = False
+        self.patients.show(patients, before)
         if findings is not None:
             if not patients:
                 self.complain(
@@ -260,33 +214,14 @@ class ImportPanel(Panel):
                 self.say("\n".join(findings.notes[:SHOWN_NOTES]))
         self.onPatientChosen()
 
-    def _patientItems(self, one: PatientCt) -> list:
-        items = [
-            textItem(one.name),
-            numberItem(str(one.slices)),
-            textItem(one.rtstruct if one.rtstruct is not None else "–"),
-        ]
-        items.append(textItem(statusOf(one)))
-        if one.error or one.state == "failed":
-            items[-1].setForeground(qt.QBrush(qt.QColor(errorColor(self.widget))))
-        toolTip = "\n".join(filter(None, [f"{one.name}: {one.description}", one.error, *one.warnings]))
-        for item in items:
-            item.setToolTip(toolTip)
-        return items
-
     # The chosen patient
 
     def patient(self) -> PatientCt | None:
         """Return the patient that is chosen in the table."""
-        row = self.ui.importPatientsTable.currentRow()
-        patients = self.findings.patients if self.findings is not None else []
-        selected = bool(self.ui.importPatientsTable.selectedItems())
-        return patients[row] if selected and 0 <= row < len(patients) else None
+        return self.patients.chosen()
 
     def onPatientChosen(self) -> None:
         """Show the ROIs of the chosen patient."""
-        if self._filling:
-            return
         patient = self.patient()
         if patient is not None and self.parameters is not None and self.parameters.importCase != patient.name:
             self.parameters.importCase = patient.name
@@ -346,7 +281,7 @@ class ImportPanel(Panel):
             if patient is self.patient():
                 self.rois.show(patient.rois)
                 self._showWarnings(patient)
-                self._refreshRow(patient)
+                self.patients.refresh(patient)
                 self.updateState()
 
         job.listen(onEvent=take)
@@ -361,11 +296,6 @@ class ImportPanel(Panel):
     def isChecking(self) -> bool:
         """Whether the library is still being asked what a correction leads to."""
         return self._checking is not None
-
-    def _refreshRow(self, patient: PatientCt) -> None:
-        row = self.findings.patients.index(patient)
-        for column, item in enumerate(self._patientItems(patient)):
-            self.ui.importPatientsTable.setItem(row, column, item)
 
     def _keepCorrectionsIn(self, cohort: str) -> None:
         folder = Path(cohort.strip()) if cohort.strip() else None
@@ -499,36 +429,9 @@ class ImportPanel(Panel):
         for one in self.findings.patients if self.findings is not None else []:
             if one.rtstruct is not None:
                 one.state = "failed" if one.name in failed else "converted"
-                self._refreshRow(one)
-
-
-def statusOf(patient: PatientCt) -> str:
-    """Return in a few words how a patient stands."""
-    if patient.error:
-        return _("cannot be used")
-    if patient.state == "failed":
-        return _("not converted")
-    if patient.rtstruct is None:
-        return _("CT only")
-    if patient.state == "converted":
-        return _("converted")
-    if not any(roi.structure for roi in patient.rois):
-        return _("no structure")
-    count = len(patient.warnings)
-    if not count:
-        return _("ready")
-    return _("1 warning") if count == 1 else _("{count} warnings").format(count=count)
+                self.patients.refresh(one)
 
 
 def _inside(folder: Path, other: Path) -> bool:
     """Whether a folder is another one or lies in it."""
     return other.is_dir() and folder.absolute().is_relative_to(other.absolute())
-
-
-def _layOut(table, stretched: int) -> None:
-    header = table.horizontalHeader()
-    header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-    header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
-    rows = table.verticalHeader()
-    rows.setVisible(False)
-    rows.setDefaultSectionSize(ROW_HEIGHT)
