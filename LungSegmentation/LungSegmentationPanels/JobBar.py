@@ -179,7 +179,6 @@ def statusText(job: SceneJob, progress) -> str:
         return _("Cancelled.")
     if not job.isRunning:
         return _("Done.")
-    progress = job.progress
     if progress is None:
         return job.title
     parts = [stageText(progress.stage)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from LungSegmentationScene.Jobs import CANCELLING, SceneJob
+from LungSegmentationScene.Jobs import CANCELLED, CANCELLING, SceneJob
 from slicer.i18n import tr as _
 
 from LungSegmentationPanels.JobBar import JobBar
@@ -43,6 +43,14 @@ class TrainingBar(JobBar):
         if self._latest is None:
             return progress
         return self._latest.model_copy(update={"message": progress.stage})
+
+    def _update(self, job: SceneJob) -> None:
+        super()._update(job)
+        # “Cancelled” would say that it was in vain.
+        if job.state == CANCELLING:
+            self.statusLabel.text = _("Stopping: the step is finished, a checkpoint written…")
+        elif job.state == CANCELLED:
+            self.statusLabel.text = _("Stopped. “Resume” goes on from the last checkpoint.")
 
     def _showStartButton(self) -> None:
         super()._showStartButton()
