@@ -11,6 +11,7 @@ from LungSegmentationScene.Jobs import FINISHED, SceneJob, findJob
 from LungSegmentationScene.Patients import Corrections, Findings, PatientCt, Roi
 from slicer.i18n import tr as _
 
+from LungSegmentationPanels.ImportTexts import conversionText, ctChoices, rtstructChoices
 from LungSegmentationPanels.JobBar import JobBar
 from LungSegmentationPanels.Panel import Panel, errorColor
 from LungSegmentationPanels.PatientTables import DatabaseTable, PatientTable
@@ -50,19 +51,9 @@ class ImportPanel(Panel):
     def _fillChoices(self) -> None:
         ui = self.ui
         ui.importSourceComboBox.addItem(_("Folder"), FOLDER)
-        for text, data in (
-            (_("As before, at first all of them"), ""),
-            (_("All of them"), "all"),
-            (_("The one with most slices"), "most-slices"),
-            (_("The newest"), "newest"),
-        ):
+        for text, data in ctChoices():
             ui.importCtChoiceComboBox.addItem(text, data)
-        for text, data in (
-            (_("As before, at first most structures"), ""),
-            (_("The one with most structures"), "most-structures"),
-            (_("The newest"), "newest"),
-            (_("The oldest"), "oldest"),
-        ):
+        for text, data in rtstructChoices():
             ui.importRtstructChoiceComboBox.addItem(text, data)
 
     def _offerDatabase(self) -> None:
@@ -108,7 +99,7 @@ class ImportPanel(Panel):
             self.clearMessage()
             self._showFindings(None)
             return
-        self._keepCorrectionsIn(parameters.cohortFolder)
+        self._followCohort()
         patient = self.patient()
         if not self.scanBar.isRunning:
             self.allow(ui.importScanButton, self._scanReason())
@@ -165,6 +156,8 @@ class ImportPanel(Panel):
             self.scanBar.cancel()
             return
         self.clearMessage()
+        if not self._settleCohort():
+            return
         try:
             source = self.source()
         except SceneError as error:
@@ -243,7 +236,7 @@ class ImportPanel(Panel):
     def onStructureChosen(self, roi: Roi, structure: str | None, automatic: bool) -> None:
         """Remember what a user says an ROI is, and look what follows for the others."""
         patient = self.patient()
-        if patient is None:
+        if patient is None or not self._settleCohort():
             return
         try:
             if automatic:
@@ -269,23 +262,34 @@ class ImportPanel(Panel):
         job.key = "Import.check"
         self._checking = job
 
-        def take(event) -> None:
-            if event.event != "result" or job is not self._checking:
+        def take(job: SceneJob) -> None:
+            if job is not self._checking:
                 return
             self._checking = None
-            found = Patients.readFindings(job.result.paths["scan"]).patients
-            same = next((one for one in found if one.rtstructKey == patient.rtstructKey), None)
-            if same is None:
-                return
-            patient.rois, patient.warnings, patient.error = same.rois, same.warnings, same.error
-            if patient is self.patient():
-                self.rois.show(patient.rois)
-                self._showWarnings(patient)
-                self.patients.refresh(patient)
-                self.updateState()
+            if job.failure is not None:
+                self.complain(job.failure.sentence, job.failure.hint)
+            elif job.state == FINISHED:
+                self._takeCheck(patient, job.result.paths["scan"])
 
-        job.listen(onEvent=take)
+        job.listen(onFinished=take)
         job.start()
+
+    def _takeCheck(self, patient: PatientCt, file: Path) -> None:
+        try:
+            found = Patients.readFindings(file).patients
+        except SceneError as error:
+            self.complain(error.sentence, error.hint)
+            return
+        same = next((one for one in found if one.rtstructKey == patient.rtstructKey), None)
+        if same is None or self.findings is None or patient not in self.findings.patients:
+            return
+        patient.rois, patient.warnings, patient.error = same.rois, same.warnings, same.error
+        self.patients.refresh(patient)
+        if patient is self.patient():
+            self.rois.show(patient.rois)
+            self._showWarnings(patient)
+            self._showCorrections()
+            self.updateState()
 
     def _stopChecking(self) -> None:
         if self._checking is not None:
@@ -297,17 +301,28 @@ class ImportPanel(Panel):
         """Whether the library is still being asked what a correction leads to."""
         return self._checking is not None
 
-    def _keepCorrectionsIn(self, cohort: str) -> None:
-        folder = Path(cohort.strip()) if cohort.strip() else None
+    def _followCohort(self) -> None:
+        """Read the corrections of a cohort that is there as soon as it is chosen."""
+        text = self.parameters.cohortFolder.strip()
+        if text and (Path(text) / "cohort.json").is_file():
+            self._settleCohort()
+
+    def _settleCohort(self) -> bool:
+        """Keep corrections in the chosen cohort from now on; returns whether that could be done.
+
+        Not while a path is still being typed: each part of it may be a folder.
+        """
+        text = self.parameters.cohortFolder.strip()
+        folder = Path(text) if text else None
         if folder == self.corrections.cohort:
-            return
-        if folder is not None and not folder.parent.is_dir():
-            return
+            return True
         try:
             self.corrections.moveTo(folder)
         except SceneError as error:
             self.complain(error.sentence, error.hint)
+            return False
         self._showCorrections()
+        return True
 
     def _showCorrections(self) -> None:
         patient = self.patient()
@@ -333,9 +348,9 @@ class ImportPanel(Panel):
             self.loadBar.cancel()
             return
         patient = self.patient()
-        if patient is None:
-            return
         self.clearMessage()
+        if patient is None or not self._settleCohort():
+            return
         source = patient.folder if patient.folder and Path(patient.folder).is_dir() else self._scanned
         # The RTSTRUCT is the one of the table, whatever the rule for several is.
         choices = [*self.corrections.arguments]
@@ -386,6 +401,8 @@ class ImportPanel(Panel):
             self.convertBar.cancel()
             return
         self.clearMessage()
+        if not self._settleCohort():
+            return
         parameters = self.parameters
         cohort = Path(parameters.cohortFolder.strip())
         options: dict[str, object] = {"jobs": parameters.importJobs}
@@ -418,14 +435,7 @@ class ImportPanel(Panel):
         self.updateState()
 
     def _showConversion(self, summary: dict, failed: set[str]) -> None:
-        parts = [
-            (_("{count} converted"), summary.get("converted", 0)),
-            (_("{count} kept unchanged"), summary.get("kept", 0)),
-            (_("{count} failed"), summary.get("failed", 0)),
-            (_("{count} left out"), summary.get("skipped", 0)),
-        ]
-        text = ", ".join(form.format(count=count) for form, count in parts if count)
-        self.say(_("The cohort is ready: {what}.").format(what=text or _("nothing to do")))
+        self.say(conversionText(summary))
         for one in self.findings.patients if self.findings is not None else []:
             if one.rtstruct is not None:
                 one.state = "failed" if one.name in failed else "converted"

@@ -200,17 +200,34 @@ class ImportPanelTest(ModuleTestCase):
         self.assertEqual((rois[left].structure, rois[right].structure), ("lung_left", "lung_right"))
         self.assertFalse(self.find("importCorrectionsLabel").visible)
 
-    def test_corrections_without_a_cohort_move_into_it_when_it_is_chosen(self) -> None:
+    def test_corrections_without_a_cohort_move_into_it_and_into_no_folder_on_the_way(self) -> None:
         self.scanned()
         left = self.roiWith("lung_left").name
         self.chooseStructure(left, "ignore")
         self.assertIsNone({roi.name: roi for roi in self.importPanel.patient().rois}[left].structure)
         self.assertIn("until Slicer closes", self.find("importCorrectionsLabel").text)
-        cohort = self.folder / "cohort"
-        self.find("importCohortPathLineEdit").currentPath = str(cohort)
-        self.processEvents()
+        cohort = self.folder / "new" / "cohort"
+        for text in (self.folder, self.folder / "new", cohort):
+            self.find("importCohortPathLineEdit").currentPath = str(text)
+            self.processEvents()
+        self.assertEqual([one.name for one in self.folder.iterdir() if one.name != "screenshots"], [])
+        self.parameters.importJobs = 1
+        self.click("importConvertButton")
+        self.waitUntil(lambda: not self.importPanel.convertBar.isRunning, timeoutS=120)
         kept = json.loads((cohort / "roi_corrections.json").read_text(encoding="utf-8"))
         self.assertIn({"rois": {left: None}}, kept["rtstructs"].values())
+        record = json.loads((cohort / "cases" / self.importPanel.patient().name / "case.json").read_text("utf-8"))
+        self.assertNotIn("lung_left", record["annotated"])
+
+    def test_a_correction_that_cannot_be_kept_is_told_and_undone(self) -> None:
+        self.scanned()
+        (self.folder / "file").write_text("in the way")
+        self.parameters.cohortFolder = str(self.folder / "file")
+        left = self.roiWith("lung_left").name
+        self.chooseStructure(left, "heart")
+        self.assertIn("cannot", self.importPanel.messageLabel.text)
+        box = self.find(f"importStructureComboBox{self.rowOf(left)}")
+        self.assertEqual(box.itemData(box.currentIndex), "lung_left")
 
     def test_a_wheel_over_the_table_changes_no_structure(self) -> None:
         import ctk
