@@ -6,6 +6,7 @@ import json
 import sys
 from inspect import getattr_static
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,12 @@ def test_utilities_and_base_classes_offer_no_function_that_they_lack_in_slicer()
         methods = {method for method in vars(getattr(scripted_module, name)) if not method.startswith("__")}
         known = {key.split(".")[2] for key in api.functions() if key.startswith(f"ScriptedLoadableModule.{name}.")}
         assert methods <= known, name
+
+
+def test_every_module_is_one_of_slicer() -> None:
+    built_in = {module.name for module in vars(slicer.modules).values() if isinstance(module, SimpleNamespace)}
+    assert built_in
+    assert built_in <= set(api.facts()["modules"].split())
 
 
 def test_the_parameter_node_wrapper_offers_nothing_that_it_lacks_in_slicer() -> None:

@@ -98,6 +98,7 @@ def condensed(introspection: dict[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "instances": instances,
         "functions": introspection["functions"],
+        "modules": " ".join(introspection["modules"]),
         "parameterNodeWrapper": " ".join(introspection["parameterNodeWrapper"]),
     }
 
