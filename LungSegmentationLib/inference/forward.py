@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from LungSegmentationLib.cohort.resampling import BODY_MARGIN
 from LungSegmentationLib.cohort.slicing import mean_and_std
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError, UsageError
 from LungSegmentationLib.inference.region import Box, region_logits, supports_region
@@ -44,6 +43,9 @@ BATCH_ON_GPU: Final = 16
 
 AROUND_THE_BODY: Final = -850
 """HU below which nothing but air is expected: lungs at the edge of a narrow field of view lie above it."""
+
+SPARE: Final = 5.0
+"""mm around the body that are looked at: more than the threshold can be wrong by. The logits do not depend on it."""
 
 COARSE: Final = 2
 THIN: Final = 2  # coarse pixels: tubes and sheets of twice this width are no body
@@ -190,14 +192,14 @@ def body_box(hounsfield: NDArray[np.int16], pixel: float) -> Box | None:
     Returns
     -------
     two ranges, or None
-        With 10 mm to spare on each side; ``None`` if nothing was found.
+        With 5 mm to spare on each side; ``None`` if nothing was found.
     """
     from scipy import ndimage
 
     dense = hounsfield[:, ::COARSE, ::COARSE] > AROUND_THE_BODY
     disk = ndimage.generate_binary_structure(2, 1)[None]
     thick: NDArray[np.bool_] = ndimage.binary_opening(dense, disk, iterations=THIN)
-    margin = math.ceil(BODY_MARGIN / pixel)
+    margin = math.ceil(SPARE / pixel)
     box = []
     for held in (thick.any((0, 2)), thick.any((0, 1))):
         found = np.flatnonzero(held)

@@ -157,6 +157,8 @@ class Predictor:
                 "Is it a CT in HU?",
             )
         restored = self._restore(slices, mapping, reporter)
+        # Postprocessing needs room, too.
+        del cached, slices
         structures, changes, changed = self._mended(StructureMap(self.cards[0].label_set, restored.bits), grid)
         return Prediction(
             structures=structures,

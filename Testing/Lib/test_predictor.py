@@ -173,7 +173,7 @@ def test_the_box_holds_body_and_lungs_and_leaves_air_and_thin_things_out() -> No
     slices[:, 50:70, 90:110] = -800  # a lung at the edge of the field of view
     slices[:, 110:112, :] = 200  # a couch of two pixels
     rows, columns = body_box(slices, pixel=2.0)
-    assert (rows, columns) == (range(35, 85), range(25, 115))
+    assert (rows, columns) == (range(37, 83), range(27, 113))
     assert body_box(np.full((2, 64, 64), -1000, np.int16), 2.0) is None
 
 
@@ -189,7 +189,7 @@ def test_a_model_file_says_the_same_with_and_without_the_air_around(tmp_path: Pa
     inside = np.s_[:, 20:50, 16:44]
     assert (part.structures.bits[inside] == whole.structures.bits[inside]).all()
     assert whole.structures.bits.any()
-    # Ten millimeters beyond the body there is background without asking.
+    # More than five millimeters beyond the body there is background without asking.
     assert not part.structures.bits[:, :, :8].any()
 
 
