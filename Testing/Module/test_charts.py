@@ -11,13 +11,25 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import slicer
-from ModuleTestCase import ModuleTestCase
+from ModuleTestCase import ModuleTestCase, inSlicer
 
 
 def epoch(number: int, train: float | None, val: float | None, **dice: float | None):
     known = [value for value in dice.values() if value is not None]
     mean = sum(known) / len(known) if known else None
     return types.SimpleNamespace(epoch=number, train_loss=train, val_loss=val, dice=dice, mean_dice=mean)
+
+
+def imagePixels(path):
+    """Return the pixels of a PNG as rows of red, green and blue."""
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    reader = vtk.vtkPNGReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    image = reader.GetOutput()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).astype(float).reshape(*image.GetDimensions()[1::-1], -1)
 
 
 class ChartsTest(ModuleTestCase):
@@ -115,6 +127,42 @@ class ChartsTest(ModuleTestCase):
         self.assertEqual(series.GetLabelColumnName(), "Structure")
         self.assertEqual(series.GetPlotTypeAsString(series.GetPlotType()), "Bar")
         self.assertTrue(math.isnan(table.GetTable().GetColumnByName("Dice").GetValue(1)))
+
+    def test_in_a_window_the_chart_comes_up_in_a_plot_view(self) -> None:
+        from LungSegmentationScene import Charts
+
+        for number in (1, 2, 3):
+            self.curves.take(epoch(number, 1.0 / number, 1.2 / number, gtv=0.2 * number, heart=0.3 * number))
+        self.charts.show("first", self.curves)
+        if not inSlicer():
+            import Runtime
+
+            Runtime.start().open_views()
+        manager = slicer.app.layoutManager()
+        if manager is None:
+            self.skipTest("Slicer runs without its window")
+        try:
+            self.assertTrue(Charts.showChart(self.charts.diceChart()))
+            node = manager.plotWidget(0).mrmlPlotViewNode()
+            self.assertEqual(node.GetPlotChartNode(), self.charts.diceChart())
+            layout = manager.layout
+            self.assertTrue(Charts.showChart(self.charts.lossChart()))
+            self.assertEqual(node.GetPlotChartNode(), self.charts.lossChart())
+            self.assertEqual(manager.layout, layout)
+            if not inSlicer():
+                self.assertDrawn(manager.plotWidget(0))
+        finally:
+            if not inSlicer():
+                Runtime.start().close_views()
+
+    def assertDrawn(self, widget) -> None:
+        """The picture of the view holds the colors of the curves."""
+        from LungSegmentationScene.Charts import LOSS_COLORS
+
+        pixels = imagePixels(widget.plotView().save(self.folder / "loss.png"))
+        for name, color in LOSS_COLORS.items():
+            near = (abs(pixels[..., :3] - [255 * part for part in color]) < 12).all(axis=-1)
+            self.assertGreater(int(near.sum()), 50, f"{name} is not drawn")
 
     def test_without_a_window_a_chart_stays_in_the_scene_and_nothing_is_raised(self) -> None:
         from LungSegmentationScene import Charts

@@ -154,7 +154,7 @@ class TrainingPanelTest(LearningTestCase):
         self.assertEqual(panel.charts.diceChart().GetNumberOfPlotSeriesNodes(), 7)
         self.photograph("training-filled")
         self.click(self.find("trainingJobLogButton"))
-        self.assertIn("epoch 2/2", self.find("trainingJobLogText").plainText)
+        self.assertIn("epoch 2 of 2", self.find("trainingJobLogText").plainText)
 
     def test_a_window_that_is_closed_and_opened_again_finds_the_training_and_can_end_it(self) -> None:
         from LungSegmentationScene import Jobs
