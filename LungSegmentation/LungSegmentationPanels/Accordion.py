@@ -45,6 +45,7 @@ class Accordion:
             section.objectName = f"{name.lower()}Section"
             section.text = title
             section.toolTip = toolTip
+            section.collapsedHeight = 0
             section.collapsed = True
             qt.QVBoxLayout(section)
             section.connect("contentsCollapsed(bool)", lambda collapsed, name=name: self._onCollapsed(name, collapsed))
