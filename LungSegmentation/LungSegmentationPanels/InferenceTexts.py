@@ -17,27 +17,36 @@ from LungSegmentationPanels.TrainingTexts import deviceChoices, diceText
 
 def fillChoices(ui) -> None:
     """Fill the combo boxes; the data of an item is the setting, its text is for people."""
-    choices = {
-        ui.inferenceDeviceComboBox: deviceChoices(),
-        ui.inferenceAugmentationComboBox: (
-            (_("None"), "none"),
-            (_("With the mirrored slice (2 × slower)"), "flip"),
-            (_("Mirrored and turned (6 × slower)"), "full"),
+    choices = (
+        (ui.inferenceDeviceComboBox, deviceChoices()),
+        (
+            ui.inferenceAugmentationComboBox,
+            (
+                (_("None"), "none"),
+                (_("With the mirrored slice (2 × slower)"), "flip"),
+                (_("Mirrored and turned (6 × slower)"), "full"),
+            ),
         ),
-        ui.inferenceBatchFormatComboBox: (
-            ("seg.nrrd", "seg.nrrd"),
-            ("NIfTI", "nifti"),
-            ("DICOM SEG", "dicom-seg"),
-            ("RTSTRUCT", "rtstruct"),
+        (
+            ui.inferenceBatchFormatComboBox,
+            (
+                ("seg.nrrd", "seg.nrrd"),
+                ("NIfTI", "nifti"),
+                ("DICOM SEG", "dicom-seg"),
+                ("RTSTRUCT", "rtstruct"),
+            ),
         ),
-        ui.inferenceExportFormatComboBox: (
-            (_("NIfTI label map (.nii.gz)"), ".nii.gz"),
-            (_("Slicer segmentation (.seg.nrrd)"), ".seg.nrrd"),
-            (_("DICOM SEG (.seg.dcm)"), ".seg.dcm"),
-            (_("RTSTRUCT (.rtstruct.dcm)"), ".rtstruct.dcm"),
+        (
+            ui.inferenceExportFormatComboBox,
+            (
+                (_("NIfTI label map (.nii.gz)"), ".nii.gz"),
+                (_("Slicer segmentation (.seg.nrrd)"), ".seg.nrrd"),
+                (_("DICOM SEG (.seg.dcm)"), ".seg.dcm"),
+                (_("RTSTRUCT (.rtstruct.dcm)"), ".rtstruct.dcm"),
+            ),
         ),
-    }
-    for box, items in choices.items():
+    )
+    for box, items in choices:
         for text, data in items:
             box.addItem(text, data)
 

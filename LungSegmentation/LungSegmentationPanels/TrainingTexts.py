@@ -13,27 +13,36 @@ from slicer.i18n import tr as _
 
 def fillChoices(ui) -> None:
     """Fill the combo boxes; the data of an item is the setting, its text is for people."""
-    choices = {
-        ui.trainingPresetComboBox: (
-            (_("Standard U-Net (31 M parameters)"), "standard"),
-            (_("Lite (8 M, faster, less memory)"), "lite"),
-            (_("Attention U-Net (32 M, slower)"), "attention"),
-            (_("Tiny (2 M, to try things out)"), "tiny"),
+    choices = (
+        (
+            ui.trainingPresetComboBox,
+            (
+                (_("Standard U-Net (31 M parameters)"), "standard"),
+                (_("Lite (8 M, faster, less memory)"), "lite"),
+                (_("Attention U-Net (32 M, slower)"), "attention"),
+                (_("Tiny (2 M, to try things out)"), "tiny"),
+            ),
         ),
-        ui.trainingDeviceComboBox: deviceChoices(),
-        ui.trainingOverlapComboBox: (
-            (_("One structure a voxel"), "exclusive"),
-            (_("Keep overlaps as drawn"), "keep"),
+        (ui.trainingDeviceComboBox, deviceChoices()),
+        (
+            ui.trainingOverlapComboBox,
+            (
+                (_("One structure a voxel"), "exclusive"),
+                (_("Keep overlaps as drawn"), "keep"),
+            ),
         ),
-        ui.trainingAugmentationComboBox: ((_("Default"), "default"), (_("Light"), "light"), (_("None"), "none")),
-        ui.trainingSliceSizeComboBox: (
-            (_("As before (at first 256)"), ""),
-            ("128", "128"),
-            ("256", "256"),
-            ("512", "512"),
+        (ui.trainingAugmentationComboBox, ((_("Default"), "default"), (_("Light"), "light"), (_("None"), "none"))),
+        (
+            ui.trainingSliceSizeComboBox,
+            (
+                (_("As before (at first 256)"), ""),
+                ("128", "128"),
+                ("256", "256"),
+                ("512", "512"),
+            ),
         ),
-    }
-    for box, items in choices.items():
+    )
+    for box, items in choices:
         for text, data in items:
             box.addItem(text, data)
 
@@ -93,7 +102,7 @@ def startReason(folder: str, cohort: CohortInfo | None, parameters) -> tuple[str
     if cohort is None:
         return _("The folder is being read."), ""
     if cohort.problem:
-        return cohort.problem, _("Choose another folder.")
+        return cohort.problem, cohort.hint or _("Choose another folder.")
     if not cohort.exists:
         return (
             _("{folder} is no cohort.").format(folder=folder),

@@ -209,7 +209,6 @@ def fillTable(table, columns: dict[str, Sequence]) -> None:
                 array.SetValue(row, math.nan if value is None else float(value))
         content.AddColumn(array)
     table.SetAndObserveTable(content)
-    table.SetUseColumnTitleAsColumnHeader(True)
     table.EndModify(was)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from LungSegmentationScene.Background import BackgroundCall
+from LungSegmentationScene.JobStates import startFailure
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,17 @@ class ModelReader:
 
         def done(value: object, error: Exception | None) -> None:
             self._calls.discard(path)
-            info = value if error is None else ModelInfo(path, modelName(path), problem=str(error))
+            info = value if error is None else _unreadable(path, error)
             self._known[path, stamp] = info
             if not self._closed:
                 self._onRead(info)
 
         BackgroundCall(lambda: readModel(path), done)
+
+
+def _unreadable(path: Path, error: Exception) -> ModelInfo:
+    failure = startFailure(error)
+    return ModelInfo(path, modelName(path), problem=failure.sentence, hint=failure.hint)
 
 
 def _changed(path: Path) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from LungSegmentationScene.Background import BackgroundCall
 from LungSegmentationScene.Charts import RunCurves
+from LungSegmentationScene.JobStates import startFailure
 
 PARTS = ("train", "val", "test")
 RUNNING = "running"
@@ -77,8 +78,8 @@ class CohortInfo:
         The latest first.
     curves
         What each run that does not run now has brought, by its name.
-    problem
-        Why it cannot be read; empty if it can.
+    problem, hint
+        Why it cannot be read, and the cure; empty if it can.
     """
 
     folder: Path
@@ -89,6 +90,7 @@ class CohortInfo:
     runs: tuple[RunInfo, ...] = ()
     curves: dict[str, RunCurves] = field(default_factory=dict)
     problem: str = ""
+    hint: str = ""
 
     @property
     def prepared(self) -> bool:
@@ -210,4 +212,7 @@ class CohortReader:
         if self._wanted is not None:
             self._next()
         elif not self._closed:
-            self._onRead(value if error is None else CohortInfo(folder, problem=str(error)))
+            if error is not None:
+                failure = startFailure(error)
+                value = CohortInfo(folder, problem=failure.sentence, hint=failure.hint)
+            self._onRead(value)

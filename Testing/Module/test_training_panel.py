@@ -70,6 +70,17 @@ class TrainingPanelTest(LearningTestCase):
         self.assertIn("color", panel.messageLabel.styleSheet)
         self.photograph("training-error")
 
+    def test_a_python_without_the_packages_is_told_with_where_to_install_them(self) -> None:
+        from unittest import mock
+
+        from LungSegmentationScene import Runs
+
+        with mock.patch.object(Runs, "readCohort", side_effect=ModuleNotFoundError("no", name="psutil")):
+            panel = self.opened(self.cohort())
+            self.waitUntil(lambda: not panel.messageLabel.isHidden())
+        self.assertIn("psutil", panel.messageLabel.text)
+        self.assertIn("Install", panel.messageLabel.text)
+
     def test_a_wrong_setting_is_told_before_anything_is_started(self) -> None:
         panel = self.opened(self.cohort())
         self.assertTrue(self.find("trainingStartButton").enabled)
