@@ -57,7 +57,7 @@ class Segment:
 def write_segments(segments: Sequence[Segment], grid: Grid, path: Path, *, description: str) -> Path:
     """Write segments that may overlap, each as it is.
 
-    The file holds the smallest box around all of them; the whole grid is the reference geometry. It is not compressed:
+    The file holds a box around all of them; the whole grid is the reference geometry. It is not compressed:
     it is made to be handed over, not to be kept.
 
     Parameters
@@ -74,7 +74,7 @@ def write_segments(segments: Sequence[Segment], grid: Grid, path: Path, *, descr
     StorageError
         If the file cannot be written.
     """
-    around = _around([segment.box for segment in segments if not segment.is_empty])
+    around = _around([segment.box for segment in segments if not segment.is_empty], grid.shape)
     start = (around[2].start, around[1].start, around[0].start)
     size = tuple(span.stop - span.start for span in reversed(around))
     part = Grid(size, grid.spacing, tuple(grid.to_physical([start])[0].tolist()), grid.direction)
@@ -136,9 +136,10 @@ def _part(segment: Segment, box: Sequence[slice]) -> NDArray[np.bool_]:
     ]
 
 
-def _around(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around others; a single voxel at the corner if there are none."""
-    if not boxes:
-        return slice(0, 1), slice(0, 1), slice(0, 1)
-    z, y, x = (slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3))
+def _around(boxes: Sequence[Box], shape: tuple[int, int, int]) -> Box:
+    """Return the smallest box around others and one voxel more on each side, as far as the grid reaches."""
+    # One voxel more, as Slicer's reader ends the whole application at a file of a single voxel.
+    low = [max(0, min((box[axis].start for box in boxes), default=0) - 1) for axis in range(3)]
+    high = [min(shape[axis], max((box[axis].stop for box in boxes), default=1) + 1) for axis in range(3)]
+    z, y, x = (slice(start, stop) for start, stop in zip(low, high, strict=True))
     return z, y, x

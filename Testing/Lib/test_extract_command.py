@@ -348,6 +348,15 @@ def test_segments_without_a_voxel_are_written_and_empty(tmp_path: Path) -> None:
     assert np.argwhere(found["f"][1]).tolist() == [[6, 5, 4]]
 
 
+def test_no_file_holds_a_single_voxel_which_slicer_does_not_survive(tmp_path: Path) -> None:
+    grid = Grid((5, 6, 7), (1.0, 2.0, 3.0), (10.0, 20.0, 30.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    for corner in ((0, 0, 0), (3, 3, 2), (6, 5, 4)):
+        only = block("a", *[(place, place + 1) for place in corner])
+        path = write_segments([only], grid, tmp_path / "a.seg.nrrd", description="x")
+        assert all(int(size) > 1 for size in header(path)["sizes"].split())
+        assert np.argwhere(segments(path, grid.shape)["a"][1]).tolist() == [list(corner)]
+
+
 @pytest.mark.realdata
 def test_lung1_002_has_the_voxels_that_plastimatch_counts(data: Path, tmp_path: Path) -> None:
     record = extracted(data / "rt_lung1-002", tmp_path)

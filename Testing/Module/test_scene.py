@@ -230,6 +230,15 @@ class SceneTest(ModuleTestCase):
             found = int(segmentMask(segmentation, key, volume).sum())
             self.assertAlmostEqual(found, count, delta=0.002 * count, msg=key)
 
+    def test_a_patient_whose_contours_cover_nothing_has_empty_segments(self) -> None:
+        source = REAL_DATA / "tricky" / "rtstruct"
+        if not source.is_dir():
+            self.skipTest(f"no test data at {REAL_DATA}: set LUNGSEG_TEST_DATA")
+        volume, segmentation = self.logic.importPatient(source, case="123456")
+        self.assertEqual(volume.GetImageData().GetDimensions()[2], 1)
+        found = self.measured(segmentation, volume)
+        self.assertEqual({one.voxels for one in found.values()}, {0})
+
     # Label maps, arrays, results
 
     def test_a_label_map_becomes_segments_with_the_names_of_a_label_set(self) -> None:
