@@ -30,8 +30,24 @@ class GuidePictures(ModuleTestCase):
                 shutil.copyfile(file, self.out / f"{PREFIX}{name}.png")
 
     def showSettings(self, run) -> None:
-        """Let the panel show the number of epochs of the run in the picture, not those of a next one."""
-        self.logic.parameters().trainingEpochs = run.epochs or 50
+        """Let the picture show the settings of the run, not those of a next one."""
+        import json
+
+        settings = json.loads((run.folder / "config.json").read_text("utf-8"))
+        parameters = self.logic.parameters()
+        parameters.trainingEpochs, parameters.trainingBatchSize = settings["epochs"], settings["batch_size"]
+        parameters.trainingPreset = settings["network"]["name"]
+
+    def curves(self, panel) -> None:
+        """Take the picture of the plot view."""
+        import Runtime
+
+        manager = Runtime.start().open_views()
+        try:
+            panel.showChart("dice")
+            manager.plotWidget(0).plotView().save(self.out / f"{PREFIX}curves.png")
+        finally:
+            Runtime.start().close_views()
 
     def test_pictures(self) -> None:
         parameters = self.logic.parameters()
@@ -51,6 +67,7 @@ class GuidePictures(ModuleTestCase):
         self.waitUntil(lambda: self.find("trainingDiceTable").rowCount > 0)
         self.showSettings(run)
         self.picture("training")
+        self.curves(panel)
         ct, reference = parameters.previewVolume, parameters.previewSegmentation
         panel = self.panel("Inference")
         parameters.modelPath = str(run.model)
