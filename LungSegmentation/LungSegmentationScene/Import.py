@@ -146,7 +146,7 @@ def loadExtracted(folder: Path) -> ImportedPatient:
         segmentationNode = None
         if record["segments"]:
             name = _("{case} structures").format(case=record["case"])
-            segmentationNode = Segmentations.loadSegmentation(folder / record["segments"], volumeNode, name)
+            segmentationNode = Segmentations.loadRawSegments(folder / record["segments"], volumeNode, name)
     except SceneError:
         slicer.mrmlScene.RemoveNode(volumeNode)
         raise

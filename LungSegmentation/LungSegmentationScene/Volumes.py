@@ -6,16 +6,15 @@ save them.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
 
 from LungSegmentationScene.Errors import SceneError
+from LungSegmentationScene.RawFiles import openRaw
 
 FOLDER_ATTRIBUTE = "LungSegmentation.DicomFolder"
 SERIES_ATTRIBUTE = "LungSegmentation.SeriesInstanceUID"
@@ -51,21 +50,10 @@ def loadRawVolume(path: Path, geometry: dict, name: str):
     SceneError
         If the file does not hold what it should.
     """
-    image = vtk.vtkImageData()
-    image.SetDimensions(*geometry["size"])
-    image.AllocateScalars(vtk.VTK_SHORT, 1)
-    voxels = vtk_to_numpy(image.GetPointData().GetScalars())
-    try:
-        with Path(path).open("rb") as stream:
-            fields = _header(stream)
-            sizes = [int(size) for size in fields.get("sizes", "").split()]
-            expected = {"type": "short", "encoding": "raw", "endian": sys.byteorder}
-            if sizes != list(geometry["size"]) or any(fields.get(key) != value for key, value in expected.items()):
-                raise SceneError(_("{file} is not the CT that was asked for.").format(file=path))
-            if stream.readinto(memoryview(voxels).cast("B")) != voxels.nbytes:
-                raise SceneError(_("{file} ends too early.").format(file=path), _("Is the disk full?"))
-    except OSError as error:
-        raise SceneError(_("{file} cannot be read: {why}.").format(file=path, why=error.strerror)) from error
+    file = openRaw(path)
+    if file.type != "short" or file.layers != 1 or list(file.sizes) != list(geometry["size"]):
+        raise SceneError(_("{file} is not the CT that was asked for.").format(file=path))
+    image = file.image()
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     node.SetIJKToRASMatrix(matrixFromGeometry(geometry))
@@ -78,15 +66,6 @@ def loadRawVolume(path: Path, geometry: dict, name: str):
     showWindow(node, *WINDOWS["mediastinum"])
     node.SetAndObserveImageData(image)
     return node
-
-
-def _header(stream) -> dict[str, str]:
-    fields = {}
-    while line := stream.readline().strip():
-        key, colon, value = line.decode("utf-8", errors="replace").partition(": ")
-        if colon:
-            fields[key] = value
-    return fields
 
 
 def describeAsHounsfield(node) -> None:

@@ -185,6 +185,31 @@ class SceneTest(ModuleTestCase):
         )
         self.assertTrue(volume.GetAttribute("LungSegmentation.SeriesInstanceUID"))
 
+    def test_our_reader_of_segments_and_slicers_own_agree(self) -> None:
+        from LungSegmentationScene import Import, Segmentations, Terminology
+
+        folder = extract(self.patientFolder(), self.folder / "extracted", "--all-rois")
+        imported = Import.loadExtracted(folder)
+        ours, volume = imported.segmentationNode, imported.volumeNode
+        theirs = Segmentations.loadSegmentation(folder / "structures.seg.nrrd", volume, "theirs")
+        layers = [node.GetSegmentation().GetNumberOfLayers() for node in (ours, theirs)]
+        self.assertEqual(layers[0], layers[1])
+        self.assertGreater(layers[0], 1)
+        for (segmentId, one), (otherId, other) in zip(
+            Segmentations.segments(ours), Segmentations.segments(theirs), strict=True
+        ):
+            self.assertEqual(segmentId, otherId)
+            self.assertEqual(one.GetName(), other.GetName())
+            self.assertEqual(one.GetColor(), other.GetColor())
+            self.assertEqual(one.GetLabelValue(), other.GetLabelValue())
+            for tag in ("TerminologyEntry", "TG263"):
+                self.assertEqual(Terminology.tagOf(one, tag), Terminology.tagOf(other, tag))
+            images = [Segmentations.binaryLabelmap(node, segmentId) for node in (ours, theirs)]
+            places = [Segmentations.lattice(image) for image in images]
+            self.assertEqual(places[0].extent, places[1].extent)
+            self.assertTrue(np.allclose(places[0].toRas, places[1].toRas, atol=1e-6))
+            self.assertTrue(np.array_equal(*(Segmentations.labelArray(image) for image in images)))
+
     def test_damaged_files_leave_nothing_in_the_scene(self) -> None:
         from LungSegmentationScene import Import
         from LungSegmentationScene.Errors import SceneError
