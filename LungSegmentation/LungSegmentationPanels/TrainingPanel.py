@@ -109,7 +109,6 @@ class TrainingPanel(Panel):
                 ui.trainingSettingsPlainTextEdit.setPlainText(parameters.trainingSettings)
             if self.entered and folder != self._askedFolder:
                 self._askedFolder = folder
-                self.cohort = None
                 if folder:
                     self.reader.read(folder)
         if self.cohort is not None and str(self.cohort.folder) != str(Path(folder)):

@@ -205,7 +205,8 @@ def _fromLabelMap(node, labelSet) -> StructuresData:
             _("Choose another one, or a segmentation whose segments have the names of the structures."),
         )
     bits = {structure.label: 1 << (structure.label - 1) for structure in labelSet.structures}
-    found = np.bincount(values.ravel(), minlength=len(labelSet) + 1)
+    # Image by image: counting makes 64-bit numbers of all voxels that it is given.
+    found = sum(np.bincount(image.ravel(), minlength=len(labelSet) + 1) for image in values)
     keys = tuple(structure.key for structure in labelSet.structures if found[structure.label])
     return StructuresData(node.GetName(), [Layer(values, volume.lattice, bits)], volume.lattice, keys=keys, named=False)
 

@@ -1,7 +1,8 @@
 """Takes the pictures of the user guide: the panels over the test runtime, on a cohort with a trained run.
 
-``python Testing/Module/guide_pictures.py COHORT DICOM_DIR OUT``; phantoms and a small network will do, see
-``Docs/developer-guide.md``. Each picture is a column of 400 pixels.
+``python Testing/Module/guide_pictures.py COHORT DICOM_DIR OUT``, where the commands ``phantom``, ``convert``, ``prepare``
+and ``train`` made the cohort. A training that runs is shown running, and stopped at the end. Paths are seen in the
+pictures, so the folders need names that can be shown.
 """
 
 from __future__ import annotations
