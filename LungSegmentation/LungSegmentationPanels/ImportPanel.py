@@ -378,7 +378,9 @@ class ImportPanel(Panel):
         if imported.segmentationNode is not None:
             count = imported.segmentationNode.GetSegmentation().GetNumberOfSegments()
             Views.paint(imported.segmentationNode, 0.7, fill=True, outline=True)
-            self.say(_("{case}: CT and {count} segments are in the scene.").format(case=imported.case, count=count))
+            self.say(_("{case} is in the scene: CT and structures ({count}).").format(case=imported.case, count=count))
+        elif imported.rois:
+            self.say(_("{case}: the CT is in the scene; none of its ROIs is a structure.").format(case=imported.case))
         else:
             self.say(_("{case}: the CT is in the scene; it has no contours.").format(case=imported.case))
 
