@@ -190,11 +190,6 @@ class Corrections:
             self._temporary = Path(tempfile.mkdtemp(prefix="LungSegmentation-", dir=slicer.app.temporaryPath))
         return self._temporary
 
-    @property
-    def count(self) -> int:
-        """How many corrections there are."""
-        return sum(len(rois) for rois in self._read().all().values())
-
     def moveTo(self, cohort: Path | None) -> None:
         """Keep them in another cohort from now on; those made without a cohort are taken along.
 

@@ -57,6 +57,8 @@ def savePicture(path: Path, volumeNode, segmentationNode, opacity: float, offset
             legend.append((name, color))
             labels[shown] = color
             overlay[shown] = (1 - opacity) * overlay[shown] + opacity * np.array(color, np.float32)
+    order = [segment.GetName() for _id, segment in Segmentations.segments(segmentationNode)]
+    legend.sort(key=lambda entry: order.index(entry[0]))
     images = [view.scaled(image) for image in (ct, labels, overlay.astype(np.uint8))]
     titles = (
         _("{name}, slice {number}").format(name=volumeNode.GetName(), number=k + 1),

@@ -27,16 +27,6 @@ def showVolume(volumeNode, fit: bool = True) -> None:
         slicer.util.resetSliceViews()
 
 
-def showOnly(segmentationNode, others: Sequence) -> None:
-    """Show one segmentation and hide others, so that structures do not lie over each other unseen."""
-    for node in [*others, segmentationNode]:
-        if node is None:
-            continue
-        if node.GetDisplayNode() is None:
-            node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetVisibility(node is segmentationNode)
-
-
 def paint(segmentationNode, opacity: float, fill: bool, outline: bool) -> None:
     """Set how all structures of a segmentation are painted in slice views; the opacity is that of the fill."""
     display = segmentationNode.GetDisplayNode()
