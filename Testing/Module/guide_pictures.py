@@ -1,6 +1,6 @@
 """Takes the pictures of the user guide: the panels over the test runtime, on a cohort with a trained run.
 
-``python Testing/Module/guide_pictures.py COHORT DICOM_DIR OUT``, where the commands ``phantom``, ``convert``, ``prepare``
+``python Testing/Module/guide_pictures.py COHORT DICOM_DIR OUT``, where ``phantom``, ``convert``, ``prepare``
 and ``train`` made the cohort. A training that runs is shown running, and stopped at the end. Paths are seen in the
 pictures, so the folders need names that can be shown.
 """
