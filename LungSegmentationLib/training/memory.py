@@ -16,7 +16,7 @@ __all__ = ["keep_freed_memory", "release_freed_memory"]
 # malloc.h of the GNU C library
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_MAX: Final = -4
-_NEVER: Final = 2**31 - 1
+_NEVER: Final = -1
 _DEFAULT_TRIM_THRESHOLD: Final = 128 * 1024
 _DEFAULT_MMAP_MAX: Final = 65536
 
