@@ -34,11 +34,6 @@ class Step:
         """Return which of the samples a process computes."""
         return slice(self.starts[rank], self.starts[rank + 1])
 
-    @property
-    def smallest_share(self) -> int:
-        """Number of samples of the process that has fewest."""
-        return int(np.diff(self.starts).min())
-
 
 @dataclass(frozen=True)
 class EpochSampler:

@@ -125,7 +125,7 @@ class StepRunner(Generic[B]):
         """
         batch = batch.to(self.device)
         while True:
-            loss = self._attempt(batch, step, seed)
+            loss = self._attempt(batch, seed)
             if loss is not None:
                 break
             # Here the error is gone, and with it what its frames held.
@@ -133,12 +133,13 @@ class StepRunner(Generic[B]):
         self._exchange.average()
         self._update()
         shown = ", ".join(batch.names[:8]) + (" …" if len(batch) > 8 else "")
+        shown += ", or what the other processes had in this step" if self.processes.world > 1 else ""
         return LossReading(loss, len(step.samples), f"epoch {epoch + 1}, step {step.number + 1}: {shown}")
 
-    def _attempt(self, batch: B, step: Step, seed: int) -> Tensor | None:
+    def _attempt(self, batch: B, seed: int) -> Tensor | None:
         """Return the loss, with gradients in the weights; ``None`` if memory was too short in one of the processes."""
         try:
-            loss = self._gradients(batch, step, seed)
+            loss = self._gradients(batch, seed)
             self.processes.agree()
         except OtherProcessShortError:
             return None
@@ -149,11 +150,9 @@ class StepRunner(Generic[B]):
             return None
         return loss
 
-    def _gradients(self, batch: B, step: Step, seed: int) -> Tensor:
-        shares = [step.share(rank) for rank in range(self.processes.world)]
-        largest = max(share.stop - share.start for share in shares)
-        # All processes cut alike, or they would wait for each other for ever.
-        parts = min(math.ceil(largest / self._part_size()), step.smallest_share)
+    def _gradients(self, batch: B, seed: int) -> Tensor:
+        # The loss is taken of all parts at once, so each process may cut its share into as many as it needs.
+        parts = math.ceil(len(batch) / self._part_size())
         pieces = _Pieces(lambda images: self.forward(self.model, images), parts, seed)
         if parts == 1:
             loss = self.task.loss(pieces.whole, batch).total

@@ -124,7 +124,11 @@ def failing(place, most):
     SegmentationTask.build, ExclusiveLoss._region, torch.optim.Adam.step = built, terms, step
 
 for (place, where, most), port in zip(
-    [("forward", 1, 2), ("backward", 0, 2), ("loss", 1, 2), ("forward", 0, 0), ("optimizer", 1, 0)], ports, strict=True
+    [
+        ("forward", 1, 2), ("backward", 0, 2), ("loss", 1, 2), ("forward", 1, 1), ("forward", 0, 0), ("optimizer", 1, 0)
+    ],
+    ports,
+    strict=True,
 ):
     os.environ["MASTER_PORT"] = str(port)
     failing(place if rank == where else "", most)
@@ -158,7 +162,7 @@ def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: Cohort
     expected = [loss for pair in alone.losses for loss in pair]
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     paths = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "Testing" / "Lib")))}
-    arguments = [str(cohort.root), json.dumps([*settings, "batch_size=4"]), json.dumps(free_ports(5))]
+    arguments = [str(cohort.root), json.dumps([*settings, "batch_size=4"]), json.dumps(free_ports(6))]
     both = [
         subprocess.Popen(
             [sys.executable, "-c", SHORT, *arguments],
@@ -176,12 +180,15 @@ def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: Cohort
             process.kill()
     assert [process.returncode for process in both] == [0, 0], [complaints[-2000:] for _, complaints in ended]
     first, second = ([json.loads(line) for line in out.splitlines()] for out, _ in ended)
-    for said in first[:3]:
+    for said in first[:4]:
         assert [loss for pair in said["losses"] for loss in pair] == pytest.approx(expected, abs=1e-4), said["place"]
+    for said in first[:3]:
         assert ["4 samples" in said["warnings"][-1], len(said["warnings"])] == [True, 2]
-    for said in (*first[3:], *second[3:]):
+    # One at a time, also where a process has three of a step and the other has two.
+    assert ["2 samples" in first[3]["warnings"][-1], len(first[3]["warnings"])] == [True, 3]
+    for said in (*first[4:], *second[4:]):
         assert (said["code"], said["losses"]) == (ExitCode.OUT_OF_MEMORY, [])
-    assert ["one sample" in said[3]["sentence"] for said in (first, second)] == [True, True]
+    assert ["one sample" in said[4]["sentence"] for said in (first, second)] == [True, True]
 
 
 @pytest.mark.slow
