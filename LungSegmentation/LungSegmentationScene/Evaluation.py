@@ -101,9 +101,9 @@ class EvaluationJob(SceneJob):
                 bits = data.bitField(sides.lattice)
                 labels = _asLabels(bits, len(self.labelSet))
                 name = "structures.nrrd" if labels is None else "labels.nrrd"
-                writeNrrd(place / name, bits if labels is None else labels, sides.lattice)
+                writeNrrd(place / name, [bits if labels is None else labels], sides.lattice)
             if ct is not None:
-                writeNrrd(folder / "ct.nrrd", ct.array, sides.lattice)
+                writeNrrd(folder / "ct.nrrd", [ct.array], sides.lattice)
 
         command = ["evaluate", "--prediction", "{folder}/prediction", "--reference", "{folder}/reference"]
         command += ["--out", str(self.out), "--3d", "none"]

@@ -17,7 +17,8 @@ from LungSegmentationScene import Segmentations, Volumes
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Jobs import FAILED, FINISHED, JobFailure, SceneJob
 from LungSegmentationScene.Models import modelName
-from LungSegmentationScene.VolumeFiles import VolumeData, readVolume, writeNrrd, writeSegmentation
+from LungSegmentationScene.SegmentFiles import readSegments
+from LungSegmentationScene.VolumeFiles import VolumeData, readVolume, writeNrrd
 
 KEY = "Inference.segment"
 BATCH_KEY = "Inference.batch"
@@ -102,7 +103,7 @@ class SegmentationJob(SceneJob):
                 place = folder / "input" / name
                 place.mkdir(parents=True)
                 data = volumes.pop(name)
-                writeNrrd(place / "ct.nrrd", data.array, data.lattice)
+                writeNrrd(place / "ct.nrrd", [data.array], data.lattice)
 
         title = _("Segmenting {name}").format(name=next(iter(self.cases.values())).name)
         if len(self.cases) > 1:
@@ -322,9 +323,12 @@ def exportSegmentation(node, path: Path | str, source: Path | str | None = None,
             command += ["--series", series]
     if node.GetAttribute(MARKED_ATTRIBUTE):
         command += ["--description", MARKED_DESCRIPTION]
-    job = SceneJob(command, key=EXPORT_KEY, title=_("Writing {name}").format(name=path.name))
+    data = readSegments(node)
+    title = _("Writing {name}").format(name=path.name)
+    job = SceneJob(
+        command, key=EXPORT_KEY, title=title, prepare=lambda files: data.write(files / "segmentation.seg.nrrd")
+    )
     job.spoken = {"{folder}/segmentation.seg.nrrd": f"“{node.GetName()}”"}
-    writeSegmentation(node, job.folder / "segmentation.seg.nrrd")
     job.start()
     if not wait:
         return job

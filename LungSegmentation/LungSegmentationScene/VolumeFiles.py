@@ -5,7 +5,7 @@ The files are plain NRRD, not compressed: a second process reads them as fast as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,6 +140,24 @@ def _overlap(lattice: Lattice, place: Lattice) -> tuple[tuple[slice, ...], tuple
     return tuple(target), tuple(source)
 
 
+def pasted(values: np.ndarray, place: Lattice, lattice: Lattice, kind) -> np.ndarray:
+    """Return label values (z, y, x) on another lattice, 0 where there are none.
+
+    Raises
+    ------
+    SceneError
+        If the voxels do not coincide.
+    """
+    found = np.zeros(lattice.shape, kind)
+    if all(place.shape):
+        there = place.inFrameOf(lattice)
+        if there is None:
+            raise SceneError(_("The voxels lie on several grids."))
+        target, source = _overlap(lattice, there)
+        found[target] = values[source]
+    return found
+
+
 def volumeLattice(node) -> Lattice:
     """Return where the voxels of a volume node lie, without its parent transforms."""
     matrix = vtk.vtkMatrix4x4()
@@ -159,7 +177,7 @@ def readVolume(node) -> VolumeData:
     if node is None or node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         name = node.GetName() if node is not None else ""
         raise SceneError(_("“{name}” holds no image.").format(name=name), _("Choose another one."))
-    _refuseTransform(node)
+    refuseTransform(node)
     return VolumeData(node.GetName(), np.array(slicer.util.arrayFromVolume(node)), volumeLattice(node))
 
 
@@ -179,13 +197,14 @@ def readStructures(node, labelSet) -> StructuresData:
     SceneError
         If there is nothing in it that can be used.
     """
-    _refuseTransform(node)
+    refuseTransform(node)
     if node.IsA("vtkMRMLLabelMapVolumeNode"):
         return _fromLabelMap(node, labelSet)
     return _fromSegmentation(node, labelSet)
 
 
-def _refuseTransform(node) -> None:
+def refuseTransform(node) -> None:
+    """Raise a SceneError if a node lies under a transform: its voxels are not where they seem."""
     if node.GetParentTransformNode() is not None:
         raise SceneError(
             _("“{name}” lies under a transform.").format(name=node.GetName()),
@@ -212,6 +231,38 @@ def _fromLabelMap(node, labelSet) -> StructuresData:
 
 
 def _fromSegmentation(node, labelSet) -> StructuresData:
+    layers, unknown, keys = [], [], []
+    for image, segments in segmentImages(node):
+        bits: dict[int, int] = {}
+        for identifier, segment in segments:
+            key = Terminology.structureKey(identifier, segment, labelSet)
+            if key is None:
+                unknown.append(segment.GetName())
+                continue
+            keys.append(key)
+            value = segment.GetLabelValue()
+            bits[value] = bits.get(value, 0) | 1 << (labelSet[key].label - 1)
+        if bits:
+            layers.append(Layer(imageValues(image), imageLattice(image), bits))
+    if not layers:
+        raise SceneError(
+            _("“{name}” has no segment that is one of the known structures.").format(name=node.GetName()),
+            _("Its segments need names or codes such as “{example}”.").format(example=labelSet.structures[0].name),
+        )
+    lattice = commonLattice(node, [layer.lattice for layer in layers])
+    order = [key for key in labelSet.keys if key in keys]
+    return StructuresData(node.GetName(), layers, lattice, unknown, tuple(order))
+
+
+def segmentImages(node) -> list[tuple]:
+    """Return the label maps that a segmentation keeps, each with the ids and segments that share it.
+
+    Raises
+    ------
+    SceneError
+        If it has no segments, keeps no voxels, or lies under a transform.
+    """
+    refuseTransform(node)
     segmentation = node.GetSegmentation()
     if segmentation.GetNumberOfSegments() == 0:
         raise SceneError(_("“{name}” has no segments.").format(name=node.GetName()), _("Choose another one."))
@@ -220,39 +271,34 @@ def _fromSegmentation(node, labelSet) -> StructuresData:
             _("“{name}” holds contours or surfaces, no voxels.").format(name=node.GetName()),
             _("Load it by the Import panel, or create its binary labelmap in the module Segmentations."),
         )
-    images: dict[int, tuple] = {}
-    unknown, keys = [], []
+    images: dict[str, tuple] = {}
     for index in range(segmentation.GetNumberOfSegments()):
         segment = segmentation.GetNthSegment(index)
-        key = Terminology.structureKey(segmentation.GetNthSegmentID(index), segment, labelSet)
         image = segment.GetRepresentation(LABELMAP)
-        if key is None:
-            unknown.append(segment.GetName())
+        kept = images.setdefault(image.GetAddressAsString(""), (image, []))
+        kept[1].append((segmentation.GetNthSegmentID(index), segment))
+    return list(images.values())
+
+
+def commonLattice(node, lattices: Sequence[Lattice]) -> Lattice:
+    """Return the lattice that holds all layers of a segmentation and its reference geometry.
+
+    Raises
+    ------
+    SceneError
+        If their voxels do not coincide.
+    """
+    whole = [lattice for lattice in lattices if all(lattice.shape)]
+    for frame in (_referenceLattice(node), *whole[:1], *lattices[:1]):
+        if frame is None:
             continue
-        keys.append(key)
-        structure = labelSet[key]
-        address = image.GetAddressAsString("")
-        kept = images.setdefault(address, (image, {}))
-        kept[1][segment.GetLabelValue()] = kept[1].get(segment.GetLabelValue(), 0) | 1 << (structure.label - 1)
-    if not images:
-        raise SceneError(
-            _("“{name}” has no segment that is a structure of “{set}”.").format(
-                name=node.GetName(), set=labelSet.title
-            ),
-            _("Its segments need names or codes such as “{example}”.").format(example=labelSet.structures[0].name),
-        )
-    layers = [Layer(_values(image), _imageLattice(image), bits) for image, bits in images.values()]
-    frame = _referenceLattice(node) or layers[0].lattice
-    places = [layer.lattice.inFrameOf(frame) for layer in layers if all(layer.lattice.shape)]
-    if None in places:
-        frame = layers[0].lattice
-        places = [layer.lattice.inFrameOf(frame) for layer in layers if all(layer.lattice.shape)]
-    if None in places:
-        raise SceneError(
-            _("The segments of “{name}” lie on different grids.").format(name=node.GetName()),
-            _("Give all of them the CT's geometry in the module Segment Editor."),
-        )
-    return StructuresData(node.GetName(), layers, frame.joined(places), unknown, tuple(dict.fromkeys(keys)))
+        places = [lattice.inFrameOf(frame) for lattice in whole]
+        if None not in places:
+            return frame.joined(places)
+    raise SceneError(
+        _("The segments of “{name}” lie on different grids.").format(name=node.GetName()),
+        _("Give all of them the CT's geometry in the module Segment Editor."),
+    )
 
 
 def _referenceLattice(node) -> Lattice | None:
@@ -264,16 +310,18 @@ def _referenceLattice(node) -> Lattice | None:
     image = slicer.vtkOrientedImageData()
     if not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         return None
-    return _imageLattice(image)
+    return imageLattice(image)
 
 
-def _imageLattice(image) -> Lattice:
+def imageLattice(image) -> Lattice:
+    """Return where the voxels of an oriented image lie."""
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     return Lattice(_array(matrix), tuple(image.GetExtent()))
 
 
-def _values(image) -> np.ndarray:
+def imageValues(image) -> np.ndarray:
+    """Return the voxels (z, y, x) of an oriented image, a copy."""
     size = image.GetDimensions()
     scalars = image.GetPointData().GetScalars()
     if scalars is None or 0 in size:
@@ -285,47 +333,51 @@ def _array(matrix) -> np.ndarray:
     return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
 
 
-def writeSegmentation(node, path: Path) -> Path:
-    """Write a segmentation as ``.seg.nrrd`` for a job, uncompressed; the node keeps no trace of the file.
-
-    Raises
-    ------
-    SceneError
-        If it is empty, lies under a transform, or cannot be written.
-    """
-    if node.GetSegmentation().GetNumberOfSegments() == 0:
-        raise SceneError(_("“{name}” has no segments.").format(name=node.GetName()), _("Choose another one."))
-    _refuseTransform(node)
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetUseCompression(0)
-    if not storage.WriteData(node):
-        raise SceneError(_("{file} cannot be written.").format(file=path), _("Is the disk full?"))
-    return path
-
-
-def writeNrrd(path: Path, array: np.ndarray, lattice: Lattice) -> None:
+def writeNrrd(
+    path: Path, layers: Sequence[np.ndarray], lattice: Lattice, texts: Mapping[str, str] | None = None
+) -> None:
     """Write voxels (z, y, x) as an uncompressed NRRD in LPS; for files that only a job of this window reads.
+
+    Parameters
+    ----------
+    path
+        The file.
+    layers
+        Arrays of one type and shape; several become the components of a voxel.
+    lattice
+        Where they lie.
+    texts
+        Further keys and values of the header.
 
     Raises
     ------
     SceneError
         If the file cannot be written.
     """
+    first = layers[0]
     toLps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lattice.toRas
     start = toLps @ np.array([*lattice.extent[0::2], 1.0])
-    axes = " ".join(_vector(toLps[:3, axis]) for axis in range(3))
-    plain = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    several = len(layers) > 1
     lines = [
-        "NRRD0004", f"type: {_NRRD_TYPES[plain.dtype.str[1:]]}", "dimension: 3", "space: left-posterior-superior",
-        f"sizes: {' '.join(map(str, array.shape[::-1]))}", f"space directions: {axes}",
-        "kinds: domain domain domain", "endian: little", "encoding: raw", f"space origin: {_vector(start[:3])}",
-    ]  # fmt: skip
+        "NRRD0004",
+        f"type: {_NRRD_TYPES[first.dtype.str[1:]]}",
+        f"dimension: {4 if several else 3}",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(map(str, [*([len(layers)] if several else []), *first.shape[::-1]])),
+        "space directions: " + " ".join([*(["none"] if several else []), *(_vector(toLps[:3, i]) for i in range(3))]),
+        "kinds: " + ("list " if several else "") + "domain domain domain",
+        "endian: little",
+        "encoding: raw",
+        f"space origin: {_vector(start[:3])}",
+        *(f"{key}:={' '.join(value.split())}" for key, value in (texts or {}).items()),
+    ]
+    little = first.dtype.newbyteorder("<")
     try:
         with path.open("wb") as stream:
-            stream.write(("\n".join(lines) + "\n\n").encode("ascii"))
-            for image in plain:
-                stream.write(image.data)
+            stream.write(("\n".join(lines) + "\n\n").encode())
+            for index in range(len(first)):
+                image = np.stack([layer[index] for layer in layers], axis=-1) if several else first[index]
+                stream.write(np.ascontiguousarray(image, dtype=little).data)
     except OSError as error:
         raise SceneError(
             _("{path} cannot be written: {reason}.").format(path=path, reason=error.strerror),

@@ -81,7 +81,7 @@ def main() -> None:
 
         def out() -> None:
             data = VolumeFiles.readVolume(ct)
-            VolumeFiles.writeNrrd(Path(name) / "ct.nrrd", data.array, data.lattice)
+            VolumeFiles.writeNrrd(Path(name) / "ct.nrrd", [data.array], data.lattice)
 
         remove = slicer.mrmlScene.RemoveNode
         ours = best(lambda: Segmentations.loadSegmentation(file, ct, "result"), remove)

@@ -222,6 +222,34 @@ class InferencePanelTest(LearningTestCase):
         self.assertTrue((written == slicer.util.arrayFromVolume(labels)).all())
         self.find("inferenceExportGroupBox").collapsed = True
 
+    def test_segments_that_overlap_are_exported_as_they_are(self) -> None:
+        ct, labels = self.loadCase()
+        node = self.segmentationOf(labels, ct)
+        segmentation = node.GetSegmentation()
+        tumor = slicer.util.arrayFromVolume(ct) * 0
+        tumor[4:7, 20:40, 10:30] = 1
+        segmentation.AddEmptySegment("gtv over é", "GTV")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(tumor, node, "gtv over é", ct)
+        for identifier in list(segmentation.GetSegmentIDs()):
+            if segmentation.GetSegment(identifier).GetName() == "GTV" and identifier != "gtv over é":
+                segmentation.RemoveSegment(identifier)
+        names = {segmentation.GetSegment(i).GetName(): i for i in segmentation.GetSegmentIDs()}
+        file = self.folder / "overlapping.seg.nrrd"
+        with self.blocking() as gaps:
+            job = self.logic.exportSegmentation(node, file, wait=False)
+            self.waitUntil(lambda: not job.isRunning)
+        self.assertEqual(job.state, "finished", job.failure)
+        self.assertLess(gaps.longestMs, BLOCKED_MS)
+        again = slicer.util.loadSegmentation(str(file))
+        found = again.GetSegmentation()
+        self.assertEqual(found.GetNumberOfSegments(), len(names))
+        for identifier in found.GetSegmentIDs():
+            name = found.GetSegment(identifier).GetName()
+            written = slicer.util.arrayFromSegmentBinaryLabelmap(again, identifier, ct) > 0
+            drawn = slicer.util.arrayFromSegmentBinaryLabelmap(node, names[name], ct) > 0
+            self.assertTrue((written == drawn).all(), name)
+            self.assertTrue(drawn.any(), name)
+
     def test_a_file_that_is_there_is_not_overwritten(self) -> None:
         self.opened()
         ct, labels = self.loadCase()
