@@ -173,7 +173,9 @@ def demonstrate_own(
         if model is None:
             raise
         reporter.warning(str(error))
+    made = {"cohort": paths.root, "table": paths.cases_table, **pictures} if paths is not None else {}
     if model is None:
+        reporter.result(made)
         if show and paths is not None:
             print(f"\nLook at the pictures in {paths.figures.resolve()}")
         return None
@@ -185,7 +187,7 @@ def demonstrate_own(
     if paths is not None and names:
         demo.step(4, "Comparing with the contours")
         report = _assessed(predictions, paths.root, names, model, out / "evaluation", reporter)
-    reporter.result({"predictions": predictions, **({"report": report} if report else {}), **pictures})
+    reporter.result({"predictions": predictions, **({"report": report} if report else {}), **made})
     if show:
         print(f"\nDICOM SEG, RTSTRUCT and label maps: {predictions.resolve()}")
         print(f"Open the report: {report.resolve()}" if report else "There were no contours to compare with.")
