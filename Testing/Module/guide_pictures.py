@@ -17,6 +17,7 @@ from ModuleTestCase import ModuleTestCase
 
 WIDTH = 400
 PREFIX = "guide-"
+RESULT_SIZE = (760, 380)
 
 
 class GuidePictures(ModuleTestCase):
@@ -50,6 +51,39 @@ class GuidePictures(ModuleTestCase):
         finally:
             Runtime.start().close_views()
 
+    def views(self, ct, segmentation) -> None:
+        """Take the picture of a slice and of the surfaces, side by side."""
+        import Runtime
+        import vtk
+        from LungSegmentationScene import Views
+
+        manager = Runtime.start().open_views()
+        try:
+            Views.showVolume(ct)
+            Views.paint(segmentation, 0.5, fill=True, outline=True)
+            Views.jumpTo(Views.center(segmentation, "heart"))
+            Views.show3D(segmentation, True)
+            self.processEvents()
+            manager.resetThreeDViews()
+            both = vtk.vtkImageAppend()
+            for view in (manager.sliceWidget("Red").sliceView(), manager.threeDWidget(0).threeDView()):
+                file = view.save(self.folder / "view.png")
+                reader = vtk.vtkPNGReader()
+                reader.SetFileName(str(file))
+                reader.Update()
+                image = vtk.vtkImageData()
+                image.DeepCopy(reader.GetOutput())
+                both.AddInputData(image)
+            smaller = vtk.vtkImageResize()
+            smaller.SetInputConnection(both.GetOutputPort())
+            smaller.SetOutputDimensions(*RESULT_SIZE, 1)
+            writer = vtk.vtkPNGWriter()
+            writer.SetInputConnection(smaller.GetOutputPort())
+            writer.SetFileName(str(self.out / f"{PREFIX}result.png"))
+            writer.Write()
+        finally:
+            Runtime.start().close_views()
+
     def test_pictures(self) -> None:
         parameters = self.logic.parameters()
         panel = self.panel("Import")
@@ -78,6 +112,8 @@ class GuidePictures(ModuleTestCase):
         self.waitUntil(lambda: not panel.bar.isRunning, timeoutS=600)
         self.picture("inference")
         result = parameters.inferenceSegmentation
+        reference.GetDisplayNode().SetVisibility(False)
+        self.views(ct, result)
         panel = self.panel("Evaluation")
         parameters.evaluationSegmentation, parameters.evaluationReference = result, reference
         self.click("evaluationApplyButton")
