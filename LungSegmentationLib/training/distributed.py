@@ -7,21 +7,50 @@ runs out of memory halfway leaves the others waiting for its gradients, and none
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
-from LungSegmentationLib.errors import UsageError
+from LungSegmentationLib.errors import BadInputError, UsageError
 
-__all__ = ["GradientExchange", "OtherProcessShortError", "Processes", "joined_processes", "launched"]
+__all__ = [
+    "GradientExchange",
+    "OtherProcessFailedError",
+    "OtherProcessShortError",
+    "Processes",
+    "joined_processes",
+    "launched",
+]
+
+V = TypeVar("V")
+_NO_ANSWER = re.compile(r"connection|peer|broken pipe|timed ?out|gloo|nccl", re.IGNORECASE)
 
 
 class OtherProcessShortError(Exception):
     """Another process ran out of memory, so what was begun together cannot be ended."""
+
+
+class OtherProcessFailedError(BadInputError):
+    """Another process failed, or is gone, so what was begun together cannot be ended."""
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """Say of a connection that is gone what it means."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not _NO_ANSWER.search(str(error)):
+            raise
+        raise OtherProcessFailedError(
+            "Another process of this training has ended, or cannot be reached any more.",
+            "See what it said, or whether it was killed; then go on with --resume, with as many processes as before.",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -71,7 +100,8 @@ class Processes:
         if self.world == 1:
             return value
         shared = torch.tensor([value])
-        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self.control)
+        with _talking():
+            distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self.control)
         return int(shared)
 
     def gathered(self, value: Any) -> list[Any]:
@@ -79,21 +109,51 @@ class Processes:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        distributed.all_gather_object(values, value, group=self.control)
+        with _talking():
+            distributed.all_gather_object(values, value, group=self.control)
         return values
 
-    def agree(self, *, short: bool = False) -> None:
-        """Wait until all have come to an agreement, and tell them whether memory was too short here.
+    def failure(self, problem: Exception | None) -> Exception:
+        """Return what this process ends with, when one of them has a problem: its own, or the others' as a sentence."""
+        sentences = self.gathered("" if problem is None else f"{type(problem).__name__}: {problem}")
+        return problem or OtherProcessFailedError(f"Another process of this training failed. {max(sentences, key=len)}")
+
+    def together(self, work: Callable[[], V]) -> list[V]:
+        """Return what the work of each process gave; one that fails lets nobody wait for it.
+
+        Raises
+        ------
+        OtherProcessFailedError
+            If it failed in another one.
+        """
+        if self.world == 1:
+            return [work()]
+        try:
+            own = work()
+        except Exception as error:
+            self.agree(problem=error)
+            raise
+        self.agree()
+        return self.gathered(own)
+
+    def agree(self, *, short: bool = False, problem: Exception | None = None) -> None:
+        """Wait until all have come to an agreement, and tell them whether memory was too short here, or what failed.
 
         All processes have the same row of agreements in a step: one before each sum over processes, one at the end.
-        One that runs out of memory goes to the next agreement, wherever it is, so nobody waits for it in vain.
+        One that runs out of memory, or fails, goes to the next agreement, wherever it is, so nobody waits for it in
+        vain.
 
         Raises
         ------
         OtherProcessShortError
             If memory was too short in one of the others, and not here: who knows it already needs no telling.
+        OtherProcessFailedError
+            If another one failed. Where it failed here, ``problem`` is raised.
         """
-        if self.largest(int(short)) and not short:
+        worst = self.largest(int(short) if problem is None else 2)
+        if worst == 2:
+            raise self.failure(problem)
+        if worst and not short:
             raise OtherProcessShortError
 
     def add_up(self, values: Tensor) -> Tensor:
@@ -102,21 +162,24 @@ class Processes:
             return values
         total = values.clone()
         self.agree()
-        distributed.all_reduce(total)
+        with _talking():
+            distributed.all_reduce(total)
         return total
 
     def share_weights(self, network: nn.Module) -> None:
         """Give all processes the first one's weights and buffers."""
         for tensor in network.state_dict().values() if self.world > 1 else ():
             shared = tensor.detach().contiguous()
-            distributed.broadcast(shared, 0)
+            with _talking():
+                distributed.broadcast(shared, 0)
             tensor.copy_(shared)
 
     def share_buffers(self, network: nn.Module) -> None:
         """Give all processes the first one's buffers (running means of batch norm), so that they validate the same."""
         if self.world > 1:
             for buffer in network.buffers():
-                distributed.broadcast(buffer, 0)
+                with _talking():
+                    distributed.broadcast(buffer, 0)
 
 
 class GradientExchange:
@@ -151,7 +214,8 @@ class GradientExchange:
                 if weight.grad is not None:
                     share.copy_(weight.grad)
             room.div_(self._world)
-            distributed.all_reduce(room)
+            with _talking():
+                distributed.all_reduce(room)
             for weight, share in shares:
                 if weight.grad is not None:
                     weight.grad.copy_(share)

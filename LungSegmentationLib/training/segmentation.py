@@ -214,6 +214,13 @@ class SegmentationTask:
     def validate(self, forward: Forward, device: torch.device, processes: Processes, reporter: Reporter) -> Validation:
         """Return loss and Dice per structure and patient volume; each process takes every n-th case."""
         cases = range(processes.rank, len(self.val.cases), processes.world)
+        shares = processes.together(lambda: self._results(cases, forward, device, processes, reporter))
+        return join_results([result for share in shares for result in share], self.structures)
+
+    def _results(
+        self, cases: range, forward: Forward, device: torch.device, processes: Processes, reporter: Reporter
+    ) -> list[CaseResult]:
+        """Return what the network finds in some cases."""
         work = [(case, span) for case in cases for span in spans(self.val.span(case))]
         self._loss.to(device).eval()
         counts = {case: torch.zeros(len(self.structures), 3, dtype=torch.int64, device=device) for case in cases}
@@ -230,7 +237,7 @@ class SegmentationTask:
                     reporter.progress("validation", done, len(work))
                 if processes.world == 1:
                     reporter.check_cancelled()
-        results = [
+        return [
             CaseResult(
                 case,
                 float(torch.stack(losses[case]).sum()),
@@ -240,8 +247,6 @@ class SegmentationTask:
             )
             for case in cases
         ]
-        joined = [result for share in processes.gathered(results) for result in share]
-        return join_results(joined, self.structures)
 
     def save(self, path: Path, network: nn.Module, learned: Learned) -> None:
         """Write the model file."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError
 from LungSegmentationLib.training.devices import is_out_of_memory
-from LungSegmentationLib.training.distributed import GradientExchange, OtherProcessShortError
+from LungSegmentationLib.training.distributed import GradientExchange, OtherProcessFailedError, OtherProcessShortError
 from LungSegmentationLib.training.memory import release_freed_memory
 from LungSegmentationLib.training.optimization import clip_gradients
 from LungSegmentationLib.training.task import Batch, Forward
@@ -143,10 +143,13 @@ class StepRunner(Generic[B]):
             self.processes.agree()
         except OtherProcessShortError:
             return None
+        except OtherProcessFailedError:
+            raise
         except Exception as error:
-            if not is_out_of_memory(error):
+            short = is_out_of_memory(error)
+            self.processes.agree(short=short, problem=None if short else error)
+            if not short:
                 raise
-            self.processes.agree(short=True)
             return None
         return loss
 
@@ -194,6 +197,8 @@ class StepRunner(Generic[B]):
                 clip_gradients(self.network.parameters(), self.config.gradient_clip)
             self.scaler.step(self.optimizer)
             self.processes.agree()
+        except OtherProcessFailedError:
+            raise
         except OtherProcessShortError as error:
             raise MemoryLimitError(
                 "The optimizer's state does not fit into memory in another process.", SMALLER
@@ -203,6 +208,7 @@ class StepRunner(Generic[B]):
                 # Some weights may be changed and others not: nothing can be done again here.
                 self.processes.agree(short=True)
                 raise MemoryLimitError(f"The optimizer's state does not fit into {self.device}.", SMALLER) from error
+            self.processes.agree(problem=error)
             raise
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -302,10 +302,10 @@ class Trainer(Generic[B]):
             problem = error
         worst = self.processes.largest(0 if problem is None else 1 if isinstance(problem, CancelledError) else 2)
         if worst == 2:
-            sentences = self.processes.gathered("" if problem is None else f"{type(problem).__name__}: {problem}")
+            failure = self.processes.failure(problem)
             with contextlib.suppress(LungSegError, OSError):  # the disk may be what failed
                 self._save()
-            raise problem or BadInputError(f"Another process of this training failed. {max(sentences, key=len)}")
+            raise failure
         if worst == 1 or batch is None:
             raise problem or CancelledError("Stopped as asked.")
         return batch

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,6 +144,54 @@ for (place, where, most), port in zip(
 """
 
 
+# Trains again and again; the second of two processes fails, each time in another way.
+FAILING = """
+import json, os, signal, sys
+import torch
+from pathlib import Path
+from training_files import Recorder
+from LungSegmentationLib.errors import LungSegError, StorageError
+from LungSegmentationLib.training.command import plan_training, train
+from LungSegmentationLib.training.segmentation import SegmentationTask
+
+torch.set_num_threads(1)
+root, settings, ports = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+second = os.environ["RANK"] == "1"
+build, validate = SegmentationTask.build, SegmentationTask.validate
+
+def unreadable(*arguments):
+    raise StorageError("The disk is away.", "Bring it back.")
+
+def before(network, inputs):
+    if network.training:
+        steps.append(1)
+        if second and len(steps) == 2 and place == "fault":
+            raise RuntimeError("a fault in a step")
+        if second and len(steps) == 2 and place == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def built(task):
+    network = build(task)
+    network.register_forward_pre_hook(before)
+    return network
+
+def validated(task, *others):
+    if second and place == "validation":
+        task.val.gather = unreadable
+    return validate(task, *others)
+
+SegmentationTask.build, SegmentationTask.validate = built, validated
+for place, port in zip(["fault", "validation", "stop", "killed"], ports, strict=True):
+    os.environ["MASTER_PORT"] = str(port)
+    steps = []
+    heard = Recorder(lambda heard: second and place == "stop" and len(steps) == 2)
+    try:
+        train(plan_training(root, f"fails_{place}", settings=settings), heard)
+    except (LungSegError, RuntimeError) as error:
+        print(json.dumps({"kind": getattr(error, "kind", "fault"), "sentence": str(error)}), flush=True)
+"""
+
+
 def free_ports(count: int) -> list[int]:
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
@@ -153,19 +202,15 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-@pytest.mark.slow
-def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: CohortPaths) -> None:
-    """Wherever in the step that is: nobody waits for ever, and the loss curve stays that of the whole batch."""
-    settings = (*SETTINGS, "epochs=2")
-    alone = Recorder()
-    train(plan_training(cohort.root, "roomy", settings=(*settings, "batch_size=8")), alone)
-    expected = [loss for pair in alone.losses for loss in pair]
+def side_by_side(script: str, cohort: CohortPaths, trainings: int) -> list[tuple[int, list[dict[str, Any]], str]]:
+    """Run a script in two processes; code, what was said, and complaints of each."""
     told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     paths = {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "Testing" / "Lib")))}
-    arguments = [str(cohort.root), json.dumps([*settings, "batch_size=4"]), json.dumps(free_ports(6))]
+    settings = [*SETTINGS, "epochs=2", "batch_size=4"]
+    arguments = [str(cohort.root), json.dumps(settings), json.dumps(free_ports(trainings))]
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", SHORT, *arguments],
+            [sys.executable, "-c", script, *arguments],
             env=os.environ | told | paths | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -178,8 +223,20 @@ def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: Cohort
     finally:
         for process in both:
             process.kill()
-    assert [process.returncode for process in both] == [0, 0], [complaints[-2000:] for _, complaints in ended]
-    first, second = ([json.loads(line) for line in out.splitlines()] for out, _ in ended)
+    return [
+        (process.returncode, [json.loads(line) for line in out.splitlines()], complaints[-2000:])
+        for process, (out, complaints) in zip(both, ended, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: CohortPaths) -> None:
+    """Wherever in the step that is: nobody waits for ever, and the loss curve stays that of the whole batch."""
+    alone = Recorder()
+    train(plan_training(cohort.root, "roomy", settings=(*SETTINGS, "epochs=2", "batch_size=8")), alone)
+    expected = [loss for pair in alone.losses for loss in pair]
+    (code, first, complaints), (other_code, second, others) = side_by_side(SHORT, cohort, 6)
+    assert (code, other_code) == (0, 0), complaints + others
     for said in first[:4]:
         assert [loss for pair in said["losses"] for loss in pair] == pytest.approx(expected, abs=1e-4), said["place"]
     for said in first[:3]:
@@ -189,6 +246,21 @@ def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: Cohort
     for said in (*first[4:], *second[4:]):
         assert (said["code"], said["losses"]) == (ExitCode.OUT_OF_MEMORY, [])
     assert ["one sample" in said[4]["sentence"] for said in (first, second)] == [True, True]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_what_fails_in_one_process_ends_all_with_a_sentence_and_nobody_waits(cohort: CohortPaths) -> None:
+    (code, first, complaints), (other_code, second, others) = side_by_side(FAILING, cohort, 4)
+    assert (code, other_code) == (0, -9), (first, second, complaints, others)
+    kinds = [said["kind"] for said in first], [said["kind"] for said in second]
+    assert kinds == (["bad_input", "bad_input", "cancelled", "bad_input"], ["fault", "storage", "cancelled"])
+    assert "a fault in a step" in first[0]["sentence"]
+    assert "The disk is away. Bring it back." in first[1]["sentence"]
+    assert "2 of 3 steps of epoch 1 are done and saved" in first[2]["sentence"]
+    assert "has ended" in first[3]["sentence"]
+    assert "--resume" in first[3]["sentence"]
+    assert all(cohort.run(f"fails_{place}").checkpoint.is_file() for place in ("fault", "validation", "stop", "killed"))
 
 
 @pytest.mark.slow
