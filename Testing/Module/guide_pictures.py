@@ -17,7 +17,7 @@ from ModuleTestCase import ModuleTestCase
 
 WIDTH = 400
 PREFIX = "guide-"
-RESULT_SIZE = (760, 380)
+RESULT_SIZE = (700, 350)
 
 
 class GuidePictures(ModuleTestCase):
