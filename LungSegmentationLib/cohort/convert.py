@@ -128,7 +128,8 @@ def convert(
     _report_scan(found, reporter)
     with storage_errors(cohort):
         paths.cases.mkdir(parents=True, exist_ok=True)
-    with RunLock(paths.root, doing="is being converted", cure="Wait until it is done, or stop it."):
+    cure = "Wait until it is done, or stop it."
+    with RunLock(paths.root, doing="is being converted", cure=cure, forcible=False):
         remove_leftovers(paths.root, paths.cases)
         settings = _settle(paths, label_set, options, reporter)
         roi_map = RoiMap.read(paths.root / settings.roi_map, label_set) if settings.roi_map else None

@@ -181,7 +181,8 @@ def prepare(cohort: Path, options: PreparationOptions | None = None, reporter: R
     paths = CohortPaths(cohort)
     paths.require()
     with ExitStack() as stack:
-        stack.enter_context(RunLock(paths.root, doing="is being prepared", cure="Wait until it is done, or stop it."))
+        cure = "Wait until it is done, or stop it."
+        stack.enter_context(RunLock(paths.root, doing="is being prepared", cure=cure, forcible=False))
         remove_leftovers(paths.root, paths.cache)
         known = read_record(CohortRecord, paths.cohort)
         label_set = label_set_from_dict(known.label_set, paths.cohort)

@@ -10,7 +10,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from LungSegmentationLib.jobs.lock import LockedError, RunLock, living_holder
+from LungSegmentationLib.jobs.lock import LOCK_FILE, LockedError, RunLock, living_holder
 from LungSegmentationLib.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -38,16 +38,19 @@ def replacing_slices(paths: CohortPaths, names: Sequence[str]) -> Iterator[None]
         return
     with storage_errors(paths.runs):
         paths.runs.mkdir(exist_ok=True)
-    with RunLock(paths.runs, doing="is closed to trainings", cure="Wait until it is done."):
+    with RunLock(paths.runs, doing="is closed to trainings", cure="Wait until it is done.", forcible=False):
         for folder in sorted(paths.runs.iterdir()):
             holder = living_holder(folder) if folder.is_dir() else None
             if holder is not None:
-                where = "" if holder.is_here else f" on the computer {holder.host}"
+                where, gone = "", ""
+                if not holder.is_here:
+                    where = f" on the computer {holder.host}"
+                    gone = f" If that computer is gone, delete {folder / LOCK_FILE}."
                 raise LockedError(
                     f"The run {folder.name} is being trained by process {holder.pid}{where} since {holder.since}, "
                     f"and {len(names)} cached case(s) that it may read would be made anew or removed, "
                     f"the first: {names[0]}.",
-                    "Wait until it is done, or stop it. Nothing was changed.",
+                    f"Wait until it is done, or stop it.{gone} Nothing was changed.",
                 )
         yield
 

@@ -112,6 +112,9 @@ class RunLock:
         What the holder does with the folder, for the sentence that refuses.
     cure
         What the user can do about it.
+    forcible
+        Whether the command has ``--force``, for the sentence; otherwise the lock file of a computer that is gone has
+        to be deleted.
 
     Raises
     ------
@@ -129,12 +132,14 @@ class RunLock:
         nested: bool = False,
         doing: str = "is being trained",
         cure: str = "Stop it or choose another --run.",
+        forcible: bool = True,
     ) -> None:
         self._folder = folder
         self._force = force
         self._nested = nested
         self._doing = doing
         self._cure = cure
+        self._forcible = forcible
         self._held: LockHolder | None = None
 
     def acquire(self) -> None:
@@ -194,7 +199,8 @@ class RunLock:
             raise LockedError(
                 f"{self._folder} {self._doing} by process {holder.pid} on the computer {holder.host} "
                 f"since {holder.since}.",
-                f"{self._cure} If that computer is gone, use --force.",
+                f"{self._cure} If that computer is gone, "
+                + ("use --force." if self._forcible else f"delete {self._folder / LOCK_FILE}."),
             )
 
 

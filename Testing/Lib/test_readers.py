@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
 from LungSegmentationLib.cohort.readers import replacing_slices, wait_for_slices
 from LungSegmentationLib.cohort.splits import Split, write_splits
 from LungSegmentationLib.jobs.events import Progress, SilentReporter
-from LungSegmentationLib.jobs.lock import LockedError, LockHolder, RunLock
+from LungSegmentationLib.jobs.listing import list_jobs
+from LungSegmentationLib.jobs.lock import LOCK_FILE, LockedError, LockHolder, RunLock, host_name
 from LungSegmentationLib.training import command
 from LungSegmentationLib.training.command import plan_training, train
 
@@ -123,3 +126,30 @@ def test_a_preparation_on_another_computer_is_believed_unless_forced(
     with pytest.raises(LockedError, match=r"4711 on the computer another-computer.*--force"):
         wait_for_slices(cohort)
     wait_for_slices(cohort, force=True)
+
+
+@pytest.mark.parametrize("held", [".", "runs", "runs/first"])
+def test_a_preparation_that_another_computer_keeps_from_work_says_the_way_out(cohort: CohortPaths, held: str) -> None:
+    """There is no --force: whoever knows that the other computer is gone deletes its lock."""
+    folder = cohort.root / held
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / LOCK_FILE
+    elsewhere = LockHolder(4711, 1.0, "", "another-computer", "2026-01-01T00:00:00+00:00")
+    lock.write_text(json.dumps(asdict(elsewhere)), encoding="ascii")
+    with pytest.raises(LockedError, match="another-computer") as caught:
+        prepare(cohort.root, PreparationOptions(slice_size=48))
+    assert f"delete {lock.resolve()}" in str(caught.value).replace(str(lock), str(lock.resolve()))
+    assert "--force" not in str(caught.value)
+    lock.unlink()
+    assert prepare(cohort.root, PreparationOptions(slice_size=48)).count("prepared") == 3
+
+
+def test_what_a_killed_preparation_left_keeps_nobody_from_work_and_is_no_job(cohort: CohortPaths) -> None:
+    gone = LockHolder(2**22 + 1, 1.0, "", host_name(), "2026-01-01T00:00:00+00:00")
+    for folder in (cohort.root, cohort.runs):
+        folder.mkdir(exist_ok=True)
+        (folder / LOCK_FILE).write_text(json.dumps(asdict(gone)), encoding="ascii")
+    assert list_jobs(cohort.root) == []
+    train(plan_training(cohort.root, "first", settings=SETTINGS), Recorder())
+    assert prepare(cohort.root, PreparationOptions(slice_size=48)).count("prepared") == 3
+    assert not (cohort.runs / LOCK_FILE).exists()
