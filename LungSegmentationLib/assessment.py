@@ -85,7 +85,7 @@ def assess_model(
     Parameters
     ----------
     models
-        A model file, or several that are averaged.
+        A model, or several that are averaged: files, or folders of runs.
     cohort, split
         The cohort, and which part of its split.
     out
@@ -103,11 +103,12 @@ def assess_model(
         If model or cohort cannot be used, or nothing could be scored.
     """
     from LungSegmentationLib.inference.command import predict_command
-    from LungSegmentationLib.networks.model_file import read_card
+    from LungSegmentationLib.networks.model_file import model_file, read_card
 
     reporter = reporter or SilentReporter()
     if split not in PARTS:
         raise UsageError(f"“{split}” is no part of a split.", f"Choose one of: {', '.join(PARTS)}.")
+    models = [model_file(model) for model in models]
     paths = CohortPaths(cohort)
     paths.require()
     names = read_split(paths, split)

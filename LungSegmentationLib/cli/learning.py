@@ -90,7 +90,7 @@ def devices(
 
 @app.command()
 def info(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors), or folder of a run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     events: Events = False,
     verbose: Verbose = False,

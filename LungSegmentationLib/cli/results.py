@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="File of a model (.safetensors), or folder of a run.")],
     source: Annotated[
         Path,
         typer.Argument(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from LungSegmentationLib.errors import (
 )
 from LungSegmentationLib.inference.input_cases import InputCase, LoadedInput
 from LungSegmentationLib.inference.options import PredictionOptions
+from LungSegmentationLib.inference.outcomes import PredictedCase, Predictions
 from LungSegmentationLib.inference.outputs import (
     CONFIDENCE,
     DICOM_FORMATS,
@@ -45,9 +46,11 @@ from LungSegmentationLib.inference.record import (
     write_record_of,
 )
 from LungSegmentationLib.inference.sources import find_inputs
+from LungSegmentationLib.jobs.lock import LockedError
 from LungSegmentationLib.jobs.reporter import Reporter, SilentReporter
 from LungSegmentationLib.networks.card import software_versions
 from LungSegmentationLib.networks.description import version_warning
+from LungSegmentationLib.networks.model_file import model_file
 from LungSegmentationLib.volumes import write_volume
 
 __all__ = ["Existing", "PredictedCase", "Predictions", "predict_command"]
@@ -55,57 +58,6 @@ __all__ = ["Existing", "PredictedCase", "Predictions", "predict_command"]
 MARKED = "CHECK THIS RESULT: the CT lies outside what the model is made for. What is written says so."
 
 Existing = Literal["refuse", "overwrite", "keep"]
-State = Literal["predicted", "kept", "failed"]
-
-
-@dataclass(frozen=True)
-class PredictedCase:
-    """What became of one CT: ``predicted`` now, ``kept`` from before, or ``failed`` with the reason.
-
-    Attributes
-    ----------
-    case
-        Its name.
-    state
-        See above.
-    files
-        By format, and the ``record``.
-    record
-        What is known of it; None if it failed.
-    reason
-        Why it failed; empty if it did not.
-    """
-
-    case: str
-    state: State
-    files: dict[str, Path] = field(default_factory=dict)
-    record: PredictionRecord | None = None
-    reason: str = ""
-
-    def summary(self) -> dict[str, Any]:
-        """Return what an event says of it."""
-        said: dict[str, Any] = {"case": self.case, "state": self.state}
-        if self.record is not None:
-            known = self.record.model_dump(mode="json")
-            said |= {name: known[name] for name in ("marked", "warnings", "structures", "seconds")}
-        if self.reason:
-            said["reason"] = self.reason
-        return said
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a call of :func:`predict_command` did, case by case in the order of their names."""
-
-    cases: tuple[PredictedCase, ...]
-
-    def count(self, state: State) -> int:
-        """Return the number of cases in this state."""
-        return sum(case.state == state for case in self.cases)
-
-    def summary(self) -> dict[str, int]:
-        """Return the number of cases in each state."""
-        return {state: self.count(state) for state in ("predicted", "kept", "failed")}
 
 
 @dataclass(frozen=True)
@@ -137,7 +89,7 @@ def predict_command(
     Parameters
     ----------
     models
-        One model file, or several that are averaged.
+        One model, or several that are averaged: files, or folders of runs.
     source
         See :func:`~LungSegmentationLib.inference.sources.find_inputs`.
     output
@@ -223,6 +175,7 @@ def _prepare(
     kinds: tuple[str, ...],
     reporter: Reporter,
 ) -> _Job:
+    models = [model_file(model) for model in models]
     predictor = Predictor(models, options)
     keys = tuple(key for key in predictor.keys if not structures or key in structures)
     unknown = [key for key in structures if key not in predictor.keys]
@@ -261,46 +214,73 @@ def _refuse_existing(planned: Sequence[ResultFiles], kinds: Sequence[str]) -> No
 def _one_case(
     case: InputCase, files: ResultFiles, job: _Job, existing: Existing, faults: list[tuple[Failure, Exception]]
 ) -> PredictedCase:
-    reporter = job.reporter
     try:
         fingerprint = case.fingerprint()
     except LungSegError as error:
         return _not_done(case, error, job, faults)
+    done = _kept(case, files, job, existing, fingerprint)
+    if done is not None:
+        return done
+    try:
+        with staging(files) as staged:
+            # Another process may have been here since.
+            if existing == "refuse":
+                _refuse_existing([files], job.kinds)
+            done = _kept(case, files, job, existing, fingerprint)
+            return done or _made(case, files, job, fingerprint, staged, faults)
+    except (LockedError, UsageError) as error:
+        return _not_done(case, error, job, faults)
+
+
+def _kept(case: InputCase, files: ResultFiles, job: _Job, existing: Existing, fingerprint: str) -> PredictedCase | None:
+    """Return what is there already, if that is to be kept."""
+    before = read_record_of(files.record_path) if existing == "keep" else None
+    if before is None or not before.is_of(job.key, fingerprint) or not _is_whole(before, files, job):
+        return None
+    job.reporter.log(f"{case.name}: kept, as nothing has changed")
+    if before.marked:
+        job.reporter.warning(" ".join((MARKED, *before.warnings)), case.name)
+    return _told(PredictedCase(case.name, "kept", _paths(files, before), before), job.reporter)
+
+
+def _made(
+    case: InputCase,
+    files: ResultFiles,
+    job: _Job,
+    fingerprint: str,
+    staged: Path,
+    faults: list[tuple[Failure, Exception]],
+) -> PredictedCase:
+    reporter = job.reporter
     before = read_record_of(files.record_path)
     stale: tuple[str, ...] = ()
     if before is not None and not before.is_of(job.key, fingerprint):
         stale = _tell_others(before, case, files, job)
         before = None
-    if existing == "keep" and before is not None and _is_whole(before, files, job):
-        reporter.log(f"{case.name}: kept, as nothing has changed")
-        if before.marked:
-            reporter.warning(" ".join((MARKED, *before.warnings)), case.name)
-        return _told(PredictedCase(case.name, "kept", _paths(files, before), before), reporter)
-    with staging(files) as staged:
-        try:
-            loaded = case.load()
-            for warning in loaded.warnings:
-                reporter.warning(warning, case.name)
-            prediction = job.predictor.predict((loaded.ct, loaded.grid), reporter, name=case.name)
-            loaded = loaded.without_voxels()
-            if prediction.marked:  # why, the predictor has said
-                reporter.warning(MARKED, case.name)
-        except CancelledError:
-            raise
-        except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is told
-            return _not_done(case, error, job, faults)
-        try:
-            written = _write(prediction, loaded, case, files, staged, job)
-        except (CancelledError, StorageError, OSError):
-            raise  # the next case could not be written either
-        except Exception as error:  # noqa: BLE001 - as above
-            return _not_done(case, error, job, faults)
-        if before is not None:
-            kept = {kind: name for kind, name in before.files.items() if (files.folder / name).is_file()}
-            written = {**kept, **written}
-        record = _record(prediction, loaded, case, job, fingerprint, written)
-        write_record_of(record, staged / files.record)
-        put_in_place(staged, files, stale)
+    try:
+        loaded = case.load()
+        for warning in loaded.warnings:
+            reporter.warning(warning, case.name)
+        prediction = job.predictor.predict((loaded.ct, loaded.grid), reporter, name=case.name)
+        loaded = loaded.without_voxels()
+        if prediction.marked:  # why, the predictor has said
+            reporter.warning(MARKED, case.name)
+    except CancelledError:
+        raise
+    except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is told
+        return _not_done(case, error, job, faults)
+    try:
+        written = _write(prediction, loaded, case, files, staged, job)
+    except (CancelledError, StorageError, OSError):
+        raise  # the next case could not be written either
+    except Exception as error:  # noqa: BLE001 - as above
+        return _not_done(case, error, job, faults)
+    if before is not None:
+        kept = {kind: name for kind, name in before.files.items() if (files.folder / name).is_file()}
+        written = {**kept, **written}
+    record = _record(prediction, loaded, case, job, fingerprint, written)
+    write_record_of(record, staged / files.record)
+    put_in_place(staged, files, stale)
     return _told(PredictedCase(case.name, "predicted", _paths(files, record), record), reporter)
 
 

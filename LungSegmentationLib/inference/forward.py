@@ -24,7 +24,7 @@ from LungSegmentationLib.cohort.slicing import mean_and_std
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError, UsageError
 from LungSegmentationLib.inference.region import Box, region_logits, supports_region
 from LungSegmentationLib.networks.blocks import DoubleConv
-from LungSegmentationLib.networks.model_file import load_model
+from LungSegmentationLib.networks.model_file import load_model, model_file
 from LungSegmentationLib.networks.unet import UNet
 from LungSegmentationLib.training.devices import is_out_of_memory
 from LungSegmentationLib.training.transforms_intensity import scale_window, standardize
@@ -115,7 +115,7 @@ def load(path: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
     BadInputError
         If the file is missing, damaged or no model.
     """
-    path = Path(path)
+    path = model_file(path)
     network, card = load_model(path)
     _fold_batch_norms(network)
     network.requires_grad_(requires_grad=False)

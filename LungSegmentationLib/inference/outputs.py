@@ -18,6 +18,7 @@ from LungSegmentationLib.dicom.writers import RESULT_ENDINGS, result_format
 from LungSegmentationLib.errors import StorageError, UsageError
 from LungSegmentationLib.inference.input_cases import InputCase
 from LungSegmentationLib.inference.sources import RECORD_ENDING
+from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.storage import storage_errors
 
 __all__ = ["DICOM_FORMATS", "ResultFiles", "parse_formats", "plan_outputs", "put_in_place", "staging"]
@@ -208,8 +209,12 @@ def _refuse_cohorts(planned: Sequence[ResultFiles]) -> None:
 def staging(files: ResultFiles) -> Iterator[Path]:
     """Make the folder of the results, and give a hidden folder in it to write to; it vanishes at the end.
 
+    Meanwhile nobody else can: two predictions would mix their files under one record.
+
     Raises
     ------
+    LockedError
+        If another prediction is writing the same results.
     StorageError
         If nothing can be written there.
     """
@@ -217,28 +222,48 @@ def staging(files: ResultFiles) -> Iterator[Path]:
     with storage_errors(files.folder):
         try:
             files.folder.mkdir(parents=True, exist_ok=True)
-            _remove_left_behind(files.folder)
-            folder = files.folder / f".partial-{os.getpid()}-new-{files.record}"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
         except (FileNotFoundError, FileExistsError) as error:
             # Systems say so of folders that are made by themselves, or of a file in the folder's place.
             raise StorageError(f"{files.folder} cannot be made.", "Choose another folder.") from error
     try:
-        yield folder
-    except StorageError as error:
-        # The hidden folder means nothing to a user.
-        message = error.message.replace(str(folder), str(files.folder))
-        raise StorageError(message, error.hint) from error
-    except OSError as error:
-        raise StorageError(
-            f"{files.folder} cannot be written: {error.strerror or error}.", "Choose another folder."
-        ) from error
+        with _held(files):
+            folder = files.folder / f".partial-{os.getpid()}-new-{files.record}"
+            with storage_errors(files.folder):
+                _remove_left_behind(files.folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+            with _told_of(files.folder, folder):
+                yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
         if made:
             with suppress(OSError):
                 files.folder.rmdir()  # only where nothing came into it
+
+
+def _held(files: ResultFiles) -> RunLock:
+    return RunLock(
+        files.folder,
+        name=f".{files.record}.lock",
+        doing="holds results that are being written",
+        cure="Wait until that prediction is done, or choose another output.",
+        forcible=False,
+    )
+
+
+@contextmanager
+def _told_of(place: Path, folder: Path) -> Iterator[None]:
+    """Tell of faults as the user knows the place; at the end the hidden folder vanishes."""
+    try:
+        yield
+    except StorageError as error:
+        # The hidden folder means nothing to a user.
+        raise StorageError(error.message.replace(str(folder), str(place)), error.hint) from error
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be written: {error.strerror or error}.", "Choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def put_in_place(staged: Path, files: ResultFiles, stale: Sequence[str] = ()) -> None:

@@ -115,6 +115,8 @@ class RunLock:
     forcible
         Whether the command has ``--force``, for the sentence; otherwise the lock file of a computer that is gone has
         to be deleted.
+    name
+        Name of the lock file, where a folder holds several things that are each held on their own.
 
     Raises
     ------
@@ -133,6 +135,7 @@ class RunLock:
         doing: str = "is being trained",
         cure: str = "Stop it or choose another --run.",
         forcible: bool = True,
+        name: str = LOCK_FILE,
     ) -> None:
         self._folder = folder
         self._force = force
@@ -140,6 +143,7 @@ class RunLock:
         self._doing = doing
         self._cure = cure
         self._forcible = forcible
+        self._file = folder / name
         self._held: LockHolder | None = None
 
     def acquire(self) -> None:
@@ -151,7 +155,7 @@ class RunLock:
             )
         mine = LockHolder(me.pid, me.created, me.mark, host_name(), datetime.now(UTC).isoformat(timespec="seconds"))
         try:
-            with _guarded(self._folder / LOCK_FILE) as descriptor:
+            with _guarded(self._file) as descriptor:
                 holder = _parse(os.read(descriptor, _LONGEST_BYTES))
                 if holder is not None:
                     if self._nested and holder.is_here and holder.identity.is_same(me):
@@ -163,8 +167,8 @@ class RunLock:
                 os.fsync(descriptor)
         except OSError as error:
             raise StorageError(
-                f"{self._folder / LOCK_FILE} cannot be written: {error.strerror}.",
-                "Choose a run folder that you may write to, on a disk that is not full.",
+                f"{self._file} cannot be written: {error.strerror}.",
+                "Choose a folder that you may write to, on a disk that is not full.",
             ) from error
         self._held = mine
 
@@ -173,7 +177,7 @@ class RunLock:
         held, self._held = self._held, None
         if held is None or held.pid != os.getpid():  # a forked child holds nothing
             return
-        file = self._folder / LOCK_FILE
+        file = self._file
         with contextlib.suppress(OSError), _guarded(file, create=False) as descriptor:
             if _parse(os.read(descriptor, _LONGEST_BYTES)) != held:
                 return
@@ -200,7 +204,7 @@ class RunLock:
                 f"{self._folder} {self._doing} by process {holder.pid} on the computer {holder.host} "
                 f"since {holder.since}.",
                 f"{self._cure} If that computer is gone, "
-                + ("use --force." if self._forcible else f"delete {self._folder / LOCK_FILE}."),
+                + ("use --force." if self._forcible else f"delete {self._file}."),
             )
 
 

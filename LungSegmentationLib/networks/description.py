@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from LungSegmentationLib import __version__
-from LungSegmentationLib.networks.model_file import read_card, read_shapes
+from LungSegmentationLib.networks.model_file import model_file, read_card, read_shapes
 
 if TYPE_CHECKING:
     from LungSegmentationLib.networks.card import ModelCard
@@ -56,14 +56,14 @@ class ModelDescription:
 
 
 def describe_model(path: str | Path) -> ModelDescription:
-    """Return what a model file is, in milliseconds and without torch.
+    """Return what a model (its file, or the folder of its run) is, in milliseconds and without torch.
 
     Raises
     ------
     BadInputError
         If the file is missing, cut off, no model, or not understood.
     """
-    path = Path(path)
+    path = model_file(path)
     card = read_card(path)
     shapes = read_shapes(path)
     parameters = sum(prod(shape) for name, shape in shapes.items() if name.rpartition(".")[2] not in BUFFERS)

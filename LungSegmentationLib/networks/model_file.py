@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from LungSegmentationLib.cohort.paths import RunPaths
 from LungSegmentationLib.errors import BadInputError
 from LungSegmentationLib.networks.card import ModelCard, parse_card
 from LungSegmentationLib.storage import atomic_path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     # Type and shape of a tensor, as safetensors spells them.
     _Kind = tuple[str, tuple[int, ...]]
 
-__all__ = ["load_model", "read_card", "read_shapes", "save_model"]
+__all__ = ["load_model", "model_file", "read_card", "read_shapes", "save_model"]
 
 CARD_KEY = "lungsegmentation"
 # The header of the largest network here takes 40 KB and a card 20 KB; what claims more is no model of ours.
@@ -73,6 +74,25 @@ def save_model(path: str | Path, network: torch.nn.Module, card: ModelCard) -> N
     content = safetensors.torch.save(tensors, {"format": "pt", CARD_KEY: card.model_dump_json()})
     with atomic_path(path) as partial:
         partial.write_bytes(content)
+
+
+def model_file(path: str | Path) -> Path:
+    """Return the file of a model; of the folder of a run, that of its best network.
+
+    Raises
+    ------
+    BadInputError
+        If the folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    best = RunPaths(path).model
+    if not best.is_file():
+        raise BadInputError(
+            f"{path} is a folder without a model {best.name}.", "Choose a model file, or the folder of a run."
+        )
+    return best
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -699,3 +699,64 @@ def test_killed_leaves_nothing_that_a_next_call_takes_for_done(
         os.utime(left, (0, 0))
     predict_command([place.other], source, out, FAST, formats=formats, existing="overwrite")
     assert visible(folder) == {"labels.nii.gz", "segmentation.rtstruct.dcm", "prediction.json"}
+
+
+def test_results_that_another_prediction_is_writing_are_left_to_it_and_the_others_are_done(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, inner = Predictor.predict, []
+
+    def twice(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
+        if not inner:  # while the first CT is segmented, somebody else begins with the same
+            inner.append(None)
+            inner[0] = lungseg(place.other, place.dicom, tmp_path / "out")
+        return predict(self, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "predict", twice)
+    code, said, _ = lungseg(place.model, place.dicom, tmp_path / "out")
+    other_code, other_said, _ = inner[0]
+    assert other_code == ExitCode.BAD_INPUT
+    assert of(other_said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 0, "failed": 1}
+    assert "being written" in of(other_said, "failed")[0]["message"]
+    # What the other one has made meanwhile is not replaced unasked, as at the start.
+    assert code == ExitCode.BAD_INPUT
+    assert of(said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 0, "failed": 1}
+    assert "exists already" in of(said, "failed")[0]["message"]
+    models = [
+        json.loads((tmp_path / "out" / phantom(index).patient_id / "prediction.json").read_text())["models"][0]["file"]
+        for index in range(2)
+    ]
+    assert models == [place.model.name, place.other.name]
+    for index in range(2):
+        assert visible(tmp_path / "out" / phantom(index).patient_id) == {"labels.nii.gz", "prediction.json"}
+
+
+def test_of_two_at_once_the_one_that_keeps_takes_what_the_other_has_finished(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict, inner = Predictor.predict, []
+
+    def twice(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
+        if not inner:
+            inner.append(None)
+            inner[0] = lungseg(place.model, place.dicom, tmp_path / "out", "--keep")
+        return predict(self, *arguments, **options)
+
+    monkeypatch.setattr(Predictor, "predict", twice)
+    code, said, _ = lungseg(place.model, place.dicom, tmp_path / "out", "--keep")
+    assert of(inner[0][1], "result")[-1]["summary"]["predicted"] == 1
+    assert code == ExitCode.DONE
+    assert of(said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 1, "failed": 0}
+
+
+def test_the_folder_of_a_run_stands_for_its_best_model(place: Place, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    code, said, _ = lungseg(run, place.volume, tmp_path / "out")
+    assert code == ExitCode.BAD_INPUT
+    assert "folder without a model" in of(said, "failed")[0]["message"]
+    shutil.copy(place.model, run / "best_unet_multi_organ.safetensors")
+    assert lungseg(run, place.volume, tmp_path / "out")[0] == ExitCode.DONE
+    record = json.loads((tmp_path / "out" / "Jane_Doe" / "prediction.json").read_text())
+    assert record["models"][0]["file"] == "best_unet_multi_organ.safetensors"
+    assert CliRunner().invoke(app, ["info", str(run)]).exit_code == ExitCode.DONE
