@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from LungSegmentationLib import __version__
 from LungSegmentationLib.cohort.convert import convert
 from LungSegmentationLib.cohort.options import ConversionOptions
 from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
@@ -16,6 +17,7 @@ from LungSegmentationLib.figures.conversion import conversion_figures
 from LungSegmentationLib.labels import load_label_set
 from LungSegmentationLib.listing import print_preview
 from LungSegmentationLib.phantom import PhantomOptions, make_phantoms
+from LungSegmentationLib.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ __all__ = ["FEWEST", "Demonstration", "demonstrate", "demonstrate_own"]
 FEWEST: Final = 4
 """Phantoms that leave some to learn from and one each to watch the training with and to try the result on."""
 
+PHANTOMS: Final = PhantomOptions(in_plane=256, complete=True)
 FORMATS: Final = ("nifti", "seg.nrrd", "dicom-seg", "rtstruct")
 SLICE_SIZE: Final = 128
 RATIOS: Final = (0.65, 0.125, 0.225)
@@ -104,15 +107,14 @@ def demonstrate(out: Path, *, patients: int, seed: int, jobs: int, reporter: Rep
     Raises
     ------
     UsageError
-        If there are too few phantoms for a split.
+        If there are too few phantoms for a split, or the folder holds others.
     """
     if patients < FEWEST:
         raise UsageError(f"{patients} phantoms cannot be split into three parts.", f"Ask for {FEWEST} or more.")
     demo = Demonstration(reporter, show, steps=7)
     phantoms = out / "phantoms"
     demo.step(1, f"{patients} synthetic patients, as DICOM CT and RTSTRUCT")
-    options = PhantomOptions(in_plane=256, complete=True)
-    make_phantoms(phantoms, patients, seed, options=options, progress=demo.progress("phantom"))
+    _make_phantoms(phantoms, patients, seed, demo)
     dicom = phantoms / "dicom"
     demo.step(2, "What the DICOM folder holds, and what each ROI becomes")
     found = _scanned(dicom, demo)
@@ -194,6 +196,23 @@ def demonstrate_own(
     return report
 
 
+def _make_phantoms(folder: Path, patients: int, seed: int, demo: Demonstration) -> None:
+    """Make phantoms where they are not there yet: new files with the same content would be converted again."""
+    wanted = {"patients": patients, "seed": seed, "software_version": __version__}
+    note = folder / "phantoms.json"
+    if note.is_file():
+        there = read_json(note, "note on phantoms")
+        if there == wanted:
+            return
+        raise UsageError(
+            f"{folder.parent} holds a demo of {there.get('patients')} phantoms with seed {there.get('seed')}, made by "
+            f"version {there.get('software_version')}.",
+            "Choose another folder, or delete that one.",
+        )
+    make_phantoms(folder, patients, seed, options=PHANTOMS, progress=demo.progress("phantom"))
+    write_json(note, wanted)
+
+
 def _scanned(dicom: Path, demo: Demonstration) -> ScanResult:
     found = scan(dicom, progress=demo.progress("scan"))
     if demo.show:
@@ -234,8 +253,9 @@ def _assessed(
     predictions: Path, cohort: Path, names: Sequence[str], model: Path, out: Path, reporter: Reporter
 ) -> Path:
     from LungSegmentationLib.assessment import assess_predictions
-    from LungSegmentationLib.networks.model_file import read_card
+    from LungSegmentationLib.networks.model_file import model_file, read_card
 
+    model = model_file(model)
     title = f"{model.name} on {len(names)} {'patient' if len(names) == 1 else 'patients'}"
     done = assess_predictions(predictions, cohort, names, read_card(model), out, reporter, title=title)
     return done.files["report"]
