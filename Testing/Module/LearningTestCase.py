@@ -26,13 +26,14 @@ class LearningTestCase(ModuleTestCase):
     def source(cls) -> Path:
         """Return the folder of what all cases share: ``dicom``, ``cohort`` (prepared, with one run)."""
         if LearningTestCase._made is None:
-            LearningTestCase._made = tempfile.TemporaryDirectory(prefix="learning ", ignore_cleanup_errors=True)
-            out = Path(LearningTestCase._made.name)
+            made = tempfile.TemporaryDirectory(prefix="learning ", ignore_cleanup_errors=True)
+            out = Path(made.name)
             lungseg("phantom", out, "--patients", "3", "--seed", "5", "--size", "64", "--slices", "10")
             lungseg("convert", out / "dicom", out / "cohort")
             lungseg("prepare", out / "cohort", "--slice-size", "64")
             sets = [part for text in (*SETTINGS, "epochs=3") for part in ("--set", text)]
             lungseg("train", out / "cohort", "--run", RUN, *sets)
+            LearningTestCase._made = made
         return Path(LearningTestCase._made.name)
 
     def cohort(self, runs: bool = True, prepared: bool = True) -> Path:
