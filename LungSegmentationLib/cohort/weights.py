@@ -109,7 +109,9 @@ def class_weights(
     )
 
 
-def frequencies(records: Iterable[CacheRecord], structures: Sequence[str]) -> tuple[float, ...]:
+def frequencies(
+    records: Iterable[CacheRecord], structures: Sequence[str], *, everywhere: bool = False
+) -> tuple[float, ...]:
     """Return which share of the pixels each structure has, as drawn, in the cases in which it was annotated.
 
     Parameters
@@ -118,6 +120,8 @@ def frequencies(records: Iterable[CacheRecord], structures: Sequence[str]) -> tu
         Of the cases.
     structures
         Keys.
+    everywhere
+        Count it as absent, not as unknown, in the other cases.
 
     Returns
     -------
@@ -129,7 +133,7 @@ def frequencies(records: Iterable[CacheRecord], structures: Sequence[str]) -> tu
     for key in structures:
         found = pixels = 0
         for record in records:
-            if key in record.annotated:
+            if everywhere or key in record.annotated:
                 column = record.structures.index(key)
                 found += sum(row[column] for row in record.structure_counts)
                 pixels += len(record.structure_counts) * record.slice_size**2

@@ -122,7 +122,8 @@ class SegmentationTask:
         channels = len(self.structures) + (config.overlap == "exclusive")
         self.network_config = config.network.model_copy(update={"out_channels": channels})
         self._labels = torch.tensor([label_set[key].label for key in self.structures])
-        self._frequencies = frequencies([case.record for case in train], self.structures)
+        naive = config.loss.partial == "naive"
+        self._frequencies = frequencies([case.record for case in train], self.structures, everywhere=naive)
         self._table = torch.from_numpy(_compact_table(label_set, self.structures))
         self._augmentation = Augmentation(config.augmentation, label_set)
         self._loss = build_loss(

@@ -259,12 +259,14 @@ def test_sigmoids_begin_at_how_frequent_a_structure_is_where_it_was_drawn(tmp_pa
     for name, annotated in (("a", ("lung_right", "heart")), ("b", ("lung_right",))):
         mask = np.zeros((4, 16, 16), bool)
         mask[1, :4, :4] = True
-        write_case(paths, name, ct, {"lung_right": mask, "heart": mask}, annotated)
+        write_case(paths, name, ct, dict.fromkeys(annotated, mask))
     task = make_task(paths, "overlap=keep", "network.widths=[4,8,8]", "network.deep_supervision=1")
     network = task.build()
     # 16 of 1,024 pixels of each case; that nobody drew a heart in b says nothing about hearts.
     for head in (network.head, *network.extra_heads):
         assert torch.sigmoid(head.bias).tolist() == pytest.approx([16 / 1024] * 2)
+    naive = make_task(paths, "overlap=keep", "loss.partial=naive").build()
+    assert torch.sigmoid(naive.head.bias).tolist() == pytest.approx([16 / 1024, 8 / 1024])
     torch.manual_seed(1)
     before = make_task(paths).build().state_dict()
     torch.manual_seed(1)
