@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from LungSegmentationLib.cohort.readers import wait_for_slices
 from LungSegmentationLib.cohort.records import CohortRecord, read_record
 from LungSegmentationLib.cohort.splits import read_split
 from LungSegmentationLib.cohort.weights import current_class_weights
-from LungSegmentationLib.errors import CancelledError, UsageError
+from LungSegmentationLib.errors import CancelledError, MemoryLimitError, UsageError
 from LungSegmentationLib.jobs.events import SilentReporter
 from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.jobs.running import run_command
@@ -25,11 +25,12 @@ from LungSegmentationLib.labels import label_set_from_dict
 from LungSegmentationLib.storage import read_json, safe_name, write_json
 from LungSegmentationLib.training.checkpoint import Checkpoint, load_latest, remove_partial_files
 from LungSegmentationLib.training.config import TrainingConfig
-from LungSegmentationLib.training.devices import ChosenDevice, choose_device
+from LungSegmentationLib.training.devices import ChosenDevice, choose_device, is_out_of_memory
 from LungSegmentationLib.training.distributed import Launch, Processes, joined_processes, launched
 from LungSegmentationLib.training.history import HISTORY_FILE
 from LungSegmentationLib.training.memory import keep_freed_memory
 from LungSegmentationLib.training.segmentation import SegmentationTask, check_structures
+from LungSegmentationLib.training.steps import SMALLER
 from LungSegmentationLib.training.tensorboard import TensorBoardLog
 from LungSegmentationLib.training.trainer import Trained, Trainer
 
@@ -159,6 +160,7 @@ def train(plan: TrainingPlan, reporter: Reporter, *, draw: Draw | None = None, f
         # Slices have one size, so it pays to try which convolution is fastest.
         torch.backends.cudnn.benchmark = True
     with ExitStack() as stack:
+        stack.enter_context(_limited_memory(device.device))
         if device.device.type == "cpu" and keep_freed_memory():
             stack.callback(keep_freed_memory, keep=False)
         processes = stack.enter_context(joined_processes(plan.launch, device.device))
@@ -239,6 +241,20 @@ def train_command(
     if plan.launch.rank:
         return run_command("train", work)
     return run_command("train", work, events=events, verbose=verbose, run_folder=plan.run.folder, force=force)
+
+
+@contextmanager
+def _limited_memory(device: torch.device) -> Iterator[None]:
+    """Say what it means when memory is short where nothing can be made smaller."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryLimitError(
+            f"The memory of {device} is too small, or other programs hold it.",
+            f"Close other programs. {SMALLER} What was saved before is kept.",
+        ) from error
 
 
 def _label_set(paths: CohortPaths) -> LabelSet:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from LungSegmentationLib.training.sampling import Step
     from LungSegmentationLib.training.task import Task
 
-__all__ = ["LossReading", "StepRunner"]
+__all__ = ["SMALLER", "LossReading", "StepRunner"]
 
 B = TypeVar("B", bound=Batch)
 SMALLER = "Choose a smaller network (--set network=lite), --set gradient_checkpointing=true, or prepare smaller slices."

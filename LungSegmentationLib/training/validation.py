@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from LungSegmentationLib.training.devices import is_out_of_memory
+from LungSegmentationLib.training.memory import release_freed_memory
 from LungSegmentationLib.training.task import Forward, Validation
 
 __all__ = ["CaseResult", "count_overlap", "join_results", "logits_in_parts", "spans"]
@@ -108,6 +109,8 @@ def logits_in_parts(forward: Forward, images: Tensor, most: int) -> Tensor:
                 raise
         if images.device.type == "cuda":
             torch.cuda.empty_cache()
+        else:
+            release_freed_memory()
         parts = min(2 * parts, len(images))
 
 

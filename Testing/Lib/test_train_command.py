@@ -23,6 +23,7 @@ from LungSegmentationLib.jobs.listing import JobStatus, list_jobs
 from LungSegmentationLib.jobs.lock import RunLock
 from LungSegmentationLib.jobs.stopping import write_stop_file
 from LungSegmentationLib.networks.model_file import load_model, read_card
+from LungSegmentationLib.training.segmentation import SegmentationTask
 from LungSegmentationLib.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,6 +242,22 @@ def test_too_little_memory_ends_with_its_own_code(cohort: CohortPaths, monkeypat
     code, said, _ = lungseg("train", cohort.root, "--run", "one", *sets())
     assert (code, ends(said)["kind"]) == (ExitCode.OUT_OF_MEMORY, "out_of_memory")
     assert [event["event"] for event in said].count("warning") == 3  # what nobody drew, and two halvings
+
+
+@pytest.mark.parametrize("place", ["build", "validate", "save"])
+def test_too_little_memory_where_nothing_can_be_halved_has_the_same_code(
+    cohort: CohortPaths, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Another program may hold the memory of the GPU when the network is moved there, or later."""
+
+    def short(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SegmentationTask, place, short)
+    code, said, _ = lungseg("train", cohort.root, "--run", "one", *sets())
+    assert (code, ends(said)["kind"]) == (ExitCode.OUT_OF_MEMORY, "out_of_memory")
+    assert "other programs" in ends(said)["message"]
+    assert ends(said)["traceback"] is None
 
 
 def test_a_loss_that_is_no_number_ends_in_a_sentence(cohort: CohortPaths) -> None:
