@@ -128,6 +128,32 @@ class EvaluationPanelTest(LearningTestCase):
                 rows = {row["structure"]: row for row in csv.DictReader(stream)}
             self.assertEqual(rows["heart"]["dice"], "0.8")
 
+    def test_cancel_leaves_no_report(self) -> None:
+        from LungSegmentationScene import Background
+
+        first, second, _ct = self.pair()
+        panel = self.opened(first, second)
+        self.click("evaluationApplyButton")
+        job = panel.bar.job
+        self.assertTrue(job.out.is_dir())
+        self.waitUntil(lambda: job.pid is not None)
+        self.click("evaluationApplyButton")
+        self.waitUntil(lambda: not panel.bar.isRunning)
+        self.assertEqual(job.state, "cancelled")
+        Background.finishPending()
+        self.assertFalse(job.out.exists())
+        self.assertIsNone(self.logic.parameters().evaluationTable)
+        self.assertEqual(self.find("evaluationApplyButton").text, "Compare")
+
+    def test_reports_that_nobody_kept_go_with_the_application(self) -> None:
+        from LungSegmentationScene import Evaluation
+
+        first, second, _ct = self.pair()
+        job = Evaluation.EvaluationJob(first, second)
+        (job.out / "report.html").write_text("scores")
+        Evaluation.removeTemporary()
+        self.assertFalse(job.out.exists())
+
     def test_a_structure_that_only_one_side_has_is_named_and_left_out(self) -> None:
         ct = self.volume()
         box = np.s_[2:10, 5:15, 10:20]
