@@ -191,7 +191,7 @@ def assess(
     label_set
         Default: thorax.
     keys
-        Structures that the predictions know. Default: all.
+        Structures that the predictions know. Default: what their records say, otherwise all.
     alone
         Cases that have one side only and which is missing.
     meshes

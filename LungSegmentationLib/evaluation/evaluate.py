@@ -70,7 +70,7 @@ def score_loaded(loaded: LoadedCase, label_set: LabelSet, keys: Iterable[str] | 
         loaded.reference,
         loaded.grid,
         label_set,
-        keys=keys,
+        keys=loaded.known if keys is None else keys,
         annotated=loaded.annotated,
         exclusive=not overlapping,
     )
@@ -103,7 +103,7 @@ def evaluate_pairs(
     label_set
         Default: thorax.
     keys
-        Structures that the predictions know. Default: all.
+        Structures that the predictions know. Default: what their records say, otherwise all.
     alone
         Cases that have one side only and which is missing, for the record.
     visit
@@ -188,7 +188,7 @@ def evaluate_files(
     label_set
         Default: thorax.
     keys
-        Structures that the prediction knows. Default: all.
+        Structures that the prediction knows. Default: what its record says, otherwise all.
     annotated
         Structures that were drawn. Default: what ``case.json`` beside the reference says, otherwise what is there.
 

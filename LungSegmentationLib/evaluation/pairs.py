@@ -62,6 +62,8 @@ class LoadedCase:
         How sure the network is of each structure that it found, 0–1, where the prediction's record says so.
     remarks
         What the record of the prediction warns of.
+    known
+        Structures that the prediction looked for, where its record says so; None if nobody said.
     warnings
         What was left out of the files, and what else was seen in them.
     """
@@ -75,6 +77,7 @@ class LoadedCase:
     confidence: Mapping[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    known: tuple[str, ...] | None = None
 
 
 class Loadable(Protocol):
@@ -160,6 +163,7 @@ class FilePair:
                 *(f"Prediction: {warning}" for warning in prediction.warnings),
                 *(f"Reference: {warning}" for warning in reference.warnings),
             ),
+            None if record is None else tuple(key for key in label_set.keys if key in record.structures) or None,
         )
 
     def _read_ct(self) -> tuple[NDArray[np.int16] | None, Grid | DrawnOn | None]:
@@ -249,11 +253,11 @@ def find_pairs(
 ) -> Pairing:
     """Find the cases that have both sides.
 
-    A side is a file, a case folder (``case.json``), a cohort (its finished cases), or a folder with one file or one
-    subfolder a case. Two files, or a file and a case, belong together whatever their names; in folders the name of
-    the file without ending, or of the subfolder, is the case. Where a case folder holds structures as drawn and
-    label maps, those as drawn are taken (they can be painted as needed), for the prediction only if the reference
-    has them too.
+    A side is a file, a case folder (``case.json``), the folder of one prediction (``prediction.json``), a cohort (its
+    finished cases), or a folder with one file or one subfolder a case. Two files, or a file or a prediction's folder
+    and a case, belong together whatever their names; in folders the name of the file without ending, or of the
+    subfolder, is the case. Where a case folder holds structures as drawn and label maps, those as drawn are taken
+    (they can be painted as needed), for the prediction only if the reference has them too.
 
     Parameters
     ----------
@@ -273,8 +277,12 @@ def find_pairs(
     """
     chosen = None if annotated is None else tuple(label_set[key].key for key in annotated)
     theirs, ours = _side(prediction), _side(reference)
-    if len(theirs) == 1 and len(ours) == 1 and (prediction.is_file() or reference.is_file()):
-        # One and one belong together; the name is the reference's, where it says more than "labels".
+    if (
+        len(theirs) == 1
+        and len(ours) == 1
+        and any(path.is_file() or _is_result(path) for path in (prediction, reference))
+    ):
+        # One and one belong together; the name is the reference's, where it says more than "labels" or a DICOM file.
         name = _case_name(reference, next(iter(ours)))
         theirs, ours = {name: next(iter(theirs.values()))}, {name: next(iter(ours.values()))}
     shared = sorted(theirs.keys() & ours.keys())
@@ -302,7 +310,15 @@ def find_pairs(
 
 
 def _case_name(path: Path, name: str) -> str:
-    return path.resolve().parent.name if path.is_file() and name in {STRUCTURES, LABELS} else name
+    if not path.is_file():
+        return name
+    says_nothing = name in {STRUCTURES, LABELS} or is_dicom_segmentation(path)
+    return path.resolve().parent.name if says_nothing else name
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a folder is what a prediction wrote of one case."""
+    return (path / RECORD_ENDING).is_file()
 
 
 def _some(sides: dict[str, _Side]) -> str:
@@ -322,6 +338,8 @@ def _side(path: Path) -> dict[str, _Side]:
         sides = {case.name: _case_folder(case) for case in CohortPaths(path).finished_cases()}
     elif CasePaths(path).record.is_file():
         sides = {path.resolve().name: _case_folder(CasePaths(path))}
+    elif _is_result(path):
+        sides = {path.resolve().name: _subfolder(path)}
     else:
         sides = _plain_folder(path)
     if not sides:
@@ -377,11 +395,21 @@ def _subfolder(folder: Path) -> _Side:
         return _Side(named, ct)
     others = [entry for entry in files if segmentation_stem(entry) not in _NO_SEGMENTATION]
     if len(others) > 1:
+        record = read_record_of(folder / RECORD_ENDING) if _is_result(folder) else None
+        if record is not None:
+            # Formats of one prediction hold the same; those first that know their grid by themselves.
+            same = [entry for entry in others if entry.name in record.files.values()]
+            others = sorted(same, key=_rank)[:1] or others
+    if len(others) > 1:
         raise BadInputError(
             f"{folder} holds several segmentations and none is called labels: {', '.join(f.name for f in others[:4])}.",
             "Call the one that is meant labels, or keep one file a case.",
         )
     return _Side({_kind(others[0]): others[0]} if others else {}, ct)
+
+
+def _rank(path: Path) -> int:
+    return next(rank for rank, ending in enumerate(SEGMENTATION_ENDINGS) if path.name.lower().endswith(ending))
 
 
 def _may_be_segmentation(path: Path) -> bool:

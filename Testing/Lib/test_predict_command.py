@@ -34,6 +34,7 @@ from LungSegmentationLib.dicom.ct import read_ct
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
 from LungSegmentationLib.errors import CancelledError, ExitCode, StorageError, UsageError
+from LungSegmentationLib.evaluation.evaluate import score_loaded
 from LungSegmentationLib.evaluation.pairs import find_pairs
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.command import predict_command
@@ -299,6 +300,31 @@ def test_an_evaluation_finds_the_results_of_each_case_as_they_are(place: Place, 
             out / phantom(index).patient_id / name for index in range(2)
         ]
         assert pairing.without_reference == pairing.without_prediction == ()
+
+
+@pytest.mark.parametrize("formats", ["nifti,dicom-seg", "seg.nrrd,dicom-seg,rtstruct"])
+def test_the_folder_of_one_prediction_is_compared_with_any_reference(
+    place: Place, tmp_path: Path, formats: str
+) -> None:
+    predict_command([place.model], place.dicom / "Pätient 0", tmp_path / "out", FAST, formats=(formats,))
+    truth = tmp_path / "structures.nii.gz"
+    sitk.WriteImage(phantom().grid.image(phantom().structures.bits), str(truth))
+    (pair,) = find_pairs(tmp_path / "out" / phantom().patient_id, truth, LABELS).pairs
+    assert pair.prediction.name == ("labels.nii.gz" if "nifti" in formats else "segmentation.seg.nrrd")
+
+
+def test_structures_that_a_model_never_learned_are_not_held_against_it(place: Place, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.nii.gz"
+    sitk.WriteImage(phantom().grid.image(phantom().structures.label_map()), str(truth))
+    assert set(np.unique(labels(truth))) >= {LABELS[key].label for key in ("gtv", "spinal_cord", *KEYS)}
+    for name in ("p.nii.gz", "p.seg.dcm"):
+        predict_command([place.model], place.dicom / "Pätient 0", tmp_path / "out" / name, FAST)
+        (pair,) = find_pairs(tmp_path / "out" / name, truth, LABELS).pairs
+        scores = score_loaded(pair.load(LABELS), LABELS)
+        assert [score.key for score in scores.scores] == list(KEYS)
+        (tmp_path / "out" / "p.prediction.json").unlink()
+        # Nobody says any more what was looked for.
+        assert "gtv" in [score.key for score in score_loaded(pair.load(LABELS), LABELS).scores]
 
 
 def test_of_several_cts_one_fails_the_others_go_on_and_the_end_says_so(place: Place, tmp_path: Path) -> None:
