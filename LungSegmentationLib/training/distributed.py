@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from LungSegmentationLib.errors import BadInputError, UsageError
+from LungSegmentationLib.errors import BadInputError, CancelledError, UsageError
 
 __all__ = [
     "GradientExchange",
@@ -118,22 +118,37 @@ class Processes:
         sentences = self.gathered("" if problem is None else f"{type(problem).__name__}: {problem}")
         return problem or OtherProcessFailedError(f"Another process of this training failed. {max(sentences, key=len)}")
 
+    def end_together(self, problem: Exception | None) -> None:
+        """Return when none of the processes has a problem or was asked to stop; otherwise all end.
+
+        Raises
+        ------
+        CancelledError
+            If one was asked to stop.
+        OtherProcessFailedError
+            If another one failed. Where it failed here, ``problem`` is raised.
+        """
+        worst = self.largest(0 if problem is None else 1 if isinstance(problem, CancelledError) else 2)
+        if worst == 2:
+            raise self.failure(problem)
+        if worst == 1:
+            raise problem or CancelledError("Stopped as asked.")
+
     def together(self, work: Callable[[], V]) -> list[V]:
         """Return what the work of each process gave; one that fails lets nobody wait for it.
 
         Raises
         ------
-        OtherProcessFailedError
-            If it failed in another one.
+        CancelledError, OtherProcessFailedError
+            See :meth:`end_together`.
         """
-        if self.world == 1:
-            return [work()]
+        problem: Exception | None = None
+        own: V | None = None
         try:
             own = work()
-        except Exception as error:
-            self.agree(problem=error)
-            raise
-        self.agree()
+        except Exception as error:  # noqa: BLE001 - the others must hear of it, whatever it is; it is raised below
+            problem = error
+        self.end_together(problem)
         return self.gathered(own)
 
     def agree(self, *, short: bool = False, problem: Exception | None = None) -> None:

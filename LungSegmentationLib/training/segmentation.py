@@ -236,8 +236,7 @@ class SegmentationTask:
                 counts[case] += count_overlap(logits, target, self.config.overlap)
                 if processes.first:
                     reporter.progress("validation", done, len(work))
-                if processes.world == 1:
-                    reporter.check_cancelled()
+                reporter.check_cancelled()
         return [
             CaseResult(
                 case,

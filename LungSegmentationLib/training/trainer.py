@@ -300,14 +300,16 @@ class Trainer(Generic[B]):
             batch = next(batches)
         except Exception as error:  # noqa: BLE001 - the others must hear of it, whatever it is; it is raised below
             problem = error
-        worst = self.processes.largest(0 if problem is None else 1 if isinstance(problem, CancelledError) else 2)
-        if worst == 2:
-            failure = self.processes.failure(problem)
+        try:
+            self.processes.end_together(problem)
+        except CancelledError:
+            raise
+        except Exception:
             with contextlib.suppress(LungSegError, OSError):  # the disk may be what failed
                 self._save()
-            raise failure
-        if worst == 1 or batch is None:
-            raise problem or CancelledError("Stopped as asked.")
+            raise
+        if batch is None:
+            raise RuntimeError("there are fewer batches than steps")
         return batch
 
     def _settle(self) -> None:

@@ -17,6 +17,7 @@ from training_files import TINY, Recorder, write_cohort
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.errors import ExitCode, UsageError
 from LungSegmentationLib.networks.model_file import load_model
+from LungSegmentationLib.training.checkpoint import load_checkpoint
 from LungSegmentationLib.training.command import plan_training, train
 from LungSegmentationLib.training.distributed import GradientExchange, Launch, Processes, launched
 
@@ -178,15 +179,17 @@ def built(task):
 def validated(task, *others):
     if second and place == "validation":
         task.val.gather = unreadable
+    if second and place == "late stop":
+        steps.append("asked")
     return validate(task, *others)
 
 SegmentationTask.build, SegmentationTask.validate = built, validated
-for place, port in zip(["fault", "validation", "stop", "killed"], ports, strict=True):
+for place, port in zip(["fault", "validation", "stop", "late stop", "killed"], ports, strict=True):
     os.environ["MASTER_PORT"] = str(port)
     steps = []
-    heard = Recorder(lambda heard: second and place == "stop" and len(steps) == 2)
+    heard = Recorder(lambda heard: second and (place == "stop" and len(steps) == 2 or "asked" in steps))
     try:
-        train(plan_training(root, f"fails_{place}", settings=settings), heard)
+        train(plan_training(root, f"fails_{place[:4]}", settings=settings), heard)
     except (LungSegError, RuntimeError) as error:
         print(json.dumps({"kind": getattr(error, "kind", "fault"), "sentence": str(error)}), flush=True)
 """
@@ -251,16 +254,21 @@ def test_all_go_on_with_smaller_parts_when_memory_is_short_in_one(cohort: Cohort
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_what_fails_in_one_process_ends_all_with_a_sentence_and_nobody_waits(cohort: CohortPaths) -> None:
-    (code, first, complaints), (other_code, second, others) = side_by_side(FAILING, cohort, 4)
+    (code, first, complaints), (other_code, second, others) = side_by_side(FAILING, cohort, 5)
     assert (code, other_code) == (0, -9), (first, second, complaints, others)
     kinds = [said["kind"] for said in first], [said["kind"] for said in second]
-    assert kinds == (["bad_input", "bad_input", "cancelled", "bad_input"], ["fault", "storage", "cancelled"])
+    assert kinds == (
+        ["bad_input", "bad_input", "cancelled", "cancelled", "bad_input"],
+        ["fault", "storage", "cancelled", "cancelled"],
+    )
     assert "a fault in a step" in first[0]["sentence"]
     assert "The disk is away. Bring it back." in first[1]["sentence"]
     assert "2 of 3 steps of epoch 1 are done and saved" in first[2]["sentence"]
-    assert "has ended" in first[3]["sentence"]
-    assert "--resume" in first[3]["sentence"]
-    assert all(cohort.run(f"fails_{place}").checkpoint.is_file() for place in ("fault", "validation", "stop", "killed"))
+    assert "3 of 3 steps of epoch 1 are done and saved" in first[3]["sentence"]
+    assert "has ended" in first[4]["sentence"]
+    assert "--resume" in first[4]["sentence"]
+    done = [load_checkpoint(cohort.run(f"fails_{place}").checkpoint).step for place in ("faul", "stop", "late", "kill")]
+    assert done == [0, 2, 3, 0]
 
 
 @pytest.mark.slow
