@@ -107,17 +107,21 @@ class SegmentationTask:
         # The order of the samples follows from that of the cases: it is the names', not that of a file.
         train, val = (sorted(cases, key=lambda case: case.name) for cases in (train, val))
         self.train = SliceStore(train, label_set.keys, neighbors=config.neighbors, pinned=pinned)
-        self.val = SliceStore(val, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         if not len(self.train):
             raise BadInputError(
                 "There is no case to train on.", "Convert more patients, then prepare the cohort again."
             )
+        self.structures = self._learned()
+        if val and not self._judging(val):
+            # Their loss is 0 from the beginning: the first network would be the best one.
+            self._notes.append("What is learned was drawn in no case to validate on: they are left out.")
+            val = []
+        self.val = SliceStore(val, label_set.keys, neighbors=config.neighbors, pinned=pinned)
         if not len(self.val):
             self._notes.append(
                 "There is no case to validate on: the network of the last epoch is kept, and nothing stops early."
             )
         self._notes.extend(_torn(self.train.cases, self.val.cases))
-        self.structures = self._learned()
         self.preprocessing = _preprocessing([case.record for case in (*train, *val)], config)
         channels = len(self.structures) + (config.overlap == "exclusive")
         self.network_config = config.network.model_copy(update={"out_channels": channels})
@@ -308,6 +312,11 @@ class SegmentationTask:
         # Weights of the pixels within a structure alone would move the decision of its sigmoid: one whose positive
         # pixels weigh w times more says yes from a probability of 1 / (1 + w) on.
         return chance_weights(self._frequencies)
+
+    def _judging(self, val: Sequence[CachedCase]) -> bool:
+        """Return whether a loss over these cases says anything about what is learned."""
+        drawn = frozenset[str]().union(*(case.record.annotated for case in val))
+        return self.config.loss.partial == "naive" or not drawn.isdisjoint(self.structures)
 
     def _learned(self) -> tuple[str, ...]:
         """Return the structures that are learned: those asked for, or all that somebody drew."""

@@ -166,6 +166,23 @@ def test_without_validation_patients_the_last_network_is_kept(tmp_path: Path) ->
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("overlap", ["exclusive", "keep"])
+def test_validation_patients_in_whom_nothing_of_it_was_drawn_choose_no_network(tmp_path: Path, overlap: str) -> None:
+    """What is unknown there costs nothing, whatever the network says: the first epoch would be the best."""
+    paths = write_cohort(tmp_path)
+    ct, masks = patient(5)
+    del masks["heart"]
+    write_case(paths, "c", ct, masks)
+    reporter = Recorder()
+    settings = ("epochs=4", "patience=1", "structures=heart", f"overlap={overlap}")
+    trained = make_trainer(paths, "run", *settings, reporter=reporter).train()
+    assert (trained.epochs, trained.best_epoch) == (4, 4)
+    assert [loss for _, loss in reporter.losses] == [None] * 4
+    assert "What is learned was drawn in no case to validate on: they are left out." in [
+        warning.message for warning in reporter.of("warning")
+    ]
+
+
 def test_validation_can_be_rarer_and_the_last_epoch_has_one(tmp_path: Path) -> None:
     reporter = Recorder()
     make_trainer(write_cohort(tmp_path), "run", "epochs=5", "validate_every=2", reporter=reporter).train()
