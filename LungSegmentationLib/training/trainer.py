@@ -208,7 +208,9 @@ class Trainer(Generic[B]):
         if self.average is not None and checkpoint.average is not None:
             self.average.load_state_dict(checkpoint.average)
         self.history = History.from_json(checkpoint.history, self.run.checkpoint)
-        self.runner.parts = checkpoint.parts
+        # Another device may have room for what the first one had to cut into parts.
+        if checkpoint.config.get("device") == self.config.device:
+            self.runner.parts = checkpoint.parts
         self.epoch, self.step = checkpoint.epoch, checkpoint.step
         self._loss_sum, self._loss_weight = checkpoint.loss_sum, checkpoint.loss_weight
         self._seconds, self._epoch_seconds = checkpoint.seconds, checkpoint.epoch_seconds

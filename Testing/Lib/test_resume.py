@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from training_files import TINY, Recorder, make_trainer, patient, write_case, wr
 
 from LungSegmentationLib.cohort.paths import CohortPaths
 from LungSegmentationLib.errors import BadInputError, CancelledError, StorageError, UsageError
-from LungSegmentationLib.training.checkpoint import load_checkpoint
+from LungSegmentationLib.training.checkpoint import load_checkpoint, save_checkpoint
 from LungSegmentationLib.training.command import plan_training, train
 from LungSegmentationLib.training.distributed import Launch
 
@@ -174,6 +175,15 @@ def test_another_number_of_processes_is_refused(cohort: CohortPaths) -> None:
     trainer.processes = replace(Processes(), world=2)
     with pytest.raises(BadInputError, match=r"by 1 process\(es\), now there are 2"):
         trainer.restore(load_checkpoint(cohort.run("run").checkpoint))
+
+
+@pytest.mark.parametrize(("device", "parts"), [("cpu", 4), ("auto", 1)])
+def test_parts_that_memory_asked_for_stay_on_their_device_only(cohort: CohortPaths, device: str, parts: int) -> None:
+    run(cohort, "one", Recorder(), "epochs=1")
+    path = cohort.run("one").checkpoint
+    save_checkpoint(path, replace(load_checkpoint(path), parts=4))
+    run(cohort, "one", Recorder(), "epochs=2", f"device={device}", resume=True)
+    assert load_checkpoint(path).parts == parts
 
 
 def test_without_a_name_the_newest_run_is_resumed(cohort: CohortPaths) -> None:
