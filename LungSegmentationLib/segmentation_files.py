@@ -31,7 +31,7 @@ from LungSegmentationLib.errors import BadInputError, GeometryError, LungSegErro
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.labels import LabelSet
 from LungSegmentationLib.structures import StructureMap
-from LungSegmentationLib.volumes import VOLUME_ENDINGS, itk_path, read_array, volume_stem
+from LungSegmentationLib.volumes import VOLUME_ENDINGS, itk_path, read_array, volume_description, volume_stem
 
 __all__ = [
     "SEGMENTATION_ENDINGS",
@@ -272,7 +272,7 @@ def _voxels(path: Path, kind: SegmentationKind, label_set: LabelSet) -> Segmenta
     structures = StructureMap(label_set, bits) if is_bits else StructureMap.from_label_map(label_set, bits)
     held = np.bitwise_or.reduce(np.flatnonzero(_present(structures)))
     keys = tuple(one.key for one in label_set.structures if (int(held) >> (one.label - 1)) & 1)
-    return SegmentationFile(kind, structures, grid, keys)
+    return SegmentationFile(kind, structures, grid, keys, description=volume_description(path))
 
 
 def _seg_nrrd(path: Path, found: SegNrrd, label_set: LabelSet, on: DrawnOn | None) -> SegmentationFile:
@@ -365,7 +365,10 @@ def _rtstruct(path: Path, label_set: LabelSet, on: DrawnOn | None) -> Segmentati
         shown = ", ".join(rest[:12]) + (f" and {len(rest) - 12} more" if len(rest) > 12 else "")
         warnings.append(f"ROI {shown}: no structure of the label set {label_set.name}, left out.")
     keys = _ordered(drawn.assignment.structures(), label_set)
-    return SegmentationFile("rtstruct", drawn.structures, on.grid, keys, tuple(dict.fromkeys(warnings)))
+    told = read_header(fetch(path)).text("SeriesDescription")
+    return SegmentationFile(
+        "rtstruct", drawn.structures, on.grid, keys, tuple(dict.fromkeys(warnings)), told if told.isascii() else ""
+    )
 
 
 def _check_any(path: Path, keys: tuple[str | None, ...], label_set: LabelSet) -> None:

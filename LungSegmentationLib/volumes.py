@@ -18,7 +18,16 @@ from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedF
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.storage import atomic_path
 
-__all__ = ["VOLUME_ENDINGS", "check_compressed", "itk_path", "read_array", "read_volume", "volume_stem", "write_volume"]
+__all__ = [
+    "VOLUME_ENDINGS",
+    "check_compressed",
+    "itk_path",
+    "read_array",
+    "read_volume",
+    "volume_description",
+    "volume_stem",
+    "write_volume",
+]
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -44,6 +53,13 @@ _COMPRESSED: Final = {
     ".mha": re.compile(rb"^CompressedData\s*=\s*True\s*$", re.MULTILINE | re.IGNORECASE),
 }
 _LARGEST_RATIO: Final = 1100  # deflate cannot make a file smaller than by 1032
+
+
+_DESCRIPTIONS = "LungSegmentation_Description", "ITK_FileNotes"
+"""Keys of a header's text: in NRRD and MetaImage, as in ``.seg.nrrd``; and what ITK calls the field of a NIfTI."""
+
+_OURS = "LungSegmentation: "
+_LONGEST_NIFTI_TEXT = 79
 
 
 def volume_stem(path: Path) -> str:
@@ -211,17 +227,58 @@ def _plain_nifti(path: Path) -> NDArray[Any] | None:
     return array
 
 
-def write_volume(image: sitk.Image, path: Path) -> None:
+def volume_description(path: Path) -> str:
+    """Return what :func:`write_volume` wrote of a volume into its header; empty for files of others.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read.
+    """
+    reader = sitk.ImageFileReader()
+    try:
+        reader.SetFileName(itk_path(path))
+        reader.ReadImageInformation()
+        found = next((reader.GetMetaData(key) for key in _DESCRIPTIONS if reader.HasMetaDataKey(key)), "")
+    except (RuntimeError, UnicodeError) as error:
+        raise _damaged(path) from error
+    return found.removeprefix(_OURS) if found.startswith(_OURS) else ""
+
+
+def _described(image: sitk.Image, path: Path, description: str) -> sitk.Image:
+    text = " ".join(f"{_OURS}{description}".split())
+    described = sitk.Image(image)
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        described.SetMetaData(_DESCRIPTIONS[1], text.encode()[:_LONGEST_NIFTI_TEXT].decode("utf-8", "ignore"))
+    else:
+        # What is not plain ASCII, ITK does not find again in a MetaImage.
+        plain = text if path.name.lower().endswith((".nrrd", ".nhdr")) else text.encode("ascii", "replace").decode()
+        described.SetMetaData(_DESCRIPTIONS[0], plain)
+    return described
+
+
+def write_volume(image: sitk.Image, path: Path, description: str = "") -> None:
     """Write a volume, whole or not at all; the format follows from the ending.
 
     ``.nii.gz`` is compressed by ISA-L at its fastest level: a fifth of zlib's time at 6 % more size, measured on a
     512×512×134 CT.
+
+    Parameters
+    ----------
+    image
+        The volume.
+    path
+        The file.
+    description
+        What its header says of it, in one line; a NIfTI has room for 61 bytes.
 
     Raises
     ------
     StorageError
         If the disk is full, or the file cannot be written there.
     """
+    if description:
+        image = _described(image, path, description)
     with atomic_path(path) as partial:
         if not path.name.lower().endswith(".nii.gz"):
             _write_with_itk(image, partial, path)

@@ -177,6 +177,7 @@ def _prepare(
 ) -> _Job:
     models = [model_file(model) for model in models]
     predictor = Predictor(models, options)
+    structures = [text.strip() for text in structures if text.strip()]
     keys = tuple(key for key in predictor.keys if not structures or key in structures)
     unknown = [key for key in structures if key not in predictor.keys]
     if unknown:
@@ -350,7 +351,8 @@ def _write(
                 write_volume(image, path)
         elif kind == STRUCTURES:
             chosen = sum(1 << (prediction.structures.label_set[key].label - 1) for key in job.keys)
-            write_volume(prediction.grid.image(prediction.structures.bits & np.uint8(chosen)), path)
+            bits = prediction.grid.image(prediction.structures.bits & np.uint8(chosen))
+            write_volume(bits, path, prediction.description)
         else:
             source = loaded.source if kind in DICOM_FORMATS else None
             prediction.write(path, source, kind, keys=job.keys)

@@ -240,14 +240,25 @@ def staging(files: ResultFiles) -> Iterator[Path]:
                 files.folder.rmdir()  # only where nothing came into it
 
 
-def _held(files: ResultFiles) -> RunLock:
-    return RunLock(
+@contextmanager
+def _held(files: ResultFiles) -> Iterator[None]:
+    """Hold the results of one case; the file that says so means nothing to a user, and vanishes."""
+    name = f".{files.record}.lock"
+    lock = RunLock(
         files.folder,
-        name=f".{files.record}.lock",
+        name=name,
         doing="holds results that are being written",
         cure="Wait until that prediction is done, or choose another output.",
         forcible=False,
     )
+    try:
+        lock.acquire()
+    except StorageError as error:
+        raise StorageError(error.message.replace(str(files.folder / name), str(files.folder)), error.hint) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -87,6 +87,13 @@ class Prediction:
         """Return one label a voxel, uint8 (z, y, x), painted in the label set's order."""
         return self.structures.label_map(self.keys)
 
+    @property
+    def description(self) -> str:
+        """What written files say of it: that it is for research, and whether it is marked."""
+        from LungSegmentationLib.dicom.writers import DESCRIPTION
+
+        return MARKED_DESCRIPTION if self.marked else DESCRIPTION
+
     def image(self) -> sitk.Image:
         """Return the label map as an image on exactly the CT's grid."""
         return self.grid.image(self.label_map())
@@ -134,14 +141,14 @@ class Prediction:
         keys
             Which of the learned structures; by default all.
         """
-        from LungSegmentationLib.dicom.writers import DESCRIPTION, AlgorithmInfo, write_result
+        from LungSegmentationLib.dicom.writers import AlgorithmInfo, write_result
 
         return write_result(
             self.structures,
             self.grid if source is None else source,
             Path(path),
             format=format,
-            description=MARKED_DESCRIPTION if self.marked else DESCRIPTION,
+            description=self.description,
             algorithm=AlgorithmInfo(" + ".join(self.model_names), self.cards[0].software["lungsegmentation"]),
             keys=self.keys if keys is None else keys,
             field=self.field,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import gc
+import gzip
 import hashlib
 import json
 import os
@@ -36,6 +37,7 @@ from LungSegmentationLib.dicom.scan import scan
 from LungSegmentationLib.errors import CancelledError, ExitCode, StorageError, UsageError
 from LungSegmentationLib.evaluation.evaluate import score_loaded
 from LungSegmentationLib.evaluation.pairs import find_pairs
+from LungSegmentationLib.exporting import export_segmentation
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.command import predict_command
 from LungSegmentationLib.inference.input_cases import DicomCase
@@ -418,7 +420,7 @@ def test_a_model_that_keeps_overlaps_writes_every_structure_as_predicted(place: 
 def test_only_the_structures_asked_for_are_written_and_none_that_was_not_learned(place: Place, tmp_path: Path) -> None:
     source = place.dicom / "Pätient 0"
     code, _, text = lungseg(
-        place.model, source, tmp_path / "out", "-f", DICOM_FORMATS, "--structures", "heart,lung_left"
+        place.model, source, tmp_path / "out", "-f", DICOM_FORMATS, "--structures", "heart, lung_left"
     )
     assert code == ExitCode.DONE, text
     (folder,) = (tmp_path / "out").iterdir()
@@ -465,6 +467,8 @@ def test_a_marked_result_says_so_in_every_file_and_aloud(
     assert "OUTSIDE MODEL RANGE" in sitk.ReadImage(str(folder / "segmentation.seg.nrrd")).GetMetaData(
         "LungSegmentation_Description"
     )
+    # The header's own field, 80 bytes from byte 148 on (NIfTI-1).
+    assert b"OUTSIDE MODEL RANGE" in gzip.decompress((folder / "labels.nii.gz").read_bytes())[148:228]
     record = json.loads((folder / "prediction.json").read_text())
     assert record["marked"] is True
     assert "It has only 2 slices." in record["warnings"]
@@ -472,6 +476,31 @@ def test_a_marked_result_says_so_in_every_file_and_aloud(
     _, said, _ = lungseg(place.model, place.dicom / "Pätient 0", tmp_path / "out", "-f", DICOM_FORMATS, "--keep")
     assert of(said, "result")[0]["summary"]["state"] == "kept"
     assert any("CHECK THIS RESULT" in e["message"] and "only 2 slices" in e["message"] for e in of(said, "warning"))
+
+
+@pytest.mark.parametrize("name", ["labels.nii.gz", "labels.nrrd", "labels.mha", "segmentation.seg.nrrd", "structures"])
+@pytest.mark.parametrize("becomes", ["p.seg.dcm", "p.rtstruct.dcm", "p.nii", "p.mha"])
+def test_a_mark_outlives_every_change_of_format(
+    marked: Path, place: Place, tmp_path: Path, name: str, becomes: str
+) -> None:
+    source = place.dicom / "Pätient 0"
+    segmentation = next(marked.glob(f"{name}*"))
+    export_segmentation(segmentation, tmp_path / becomes, source=source)
+    again = tmp_path / "again.nrrd"
+    export_segmentation(tmp_path / becomes, again, source=source)
+    assert "OUTSIDE MODEL RANGE" in sitk.ReadImage(str(again)).GetMetaData("LungSegmentation_Description")
+
+
+@pytest.fixture(scope="module")
+def marked(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is written of a marked prediction of a model that keeps overlaps."""
+    out = tmp_path_factory.mktemp("marked")
+    with pytest.MonkeyPatch.context() as patch:
+        predict = Predictor.predict
+        patch.setattr(Predictor, "predict", lambda *a, **k: dataclasses.replace(predict(*a, **k), warnings=("Odd.",)))
+        kinds = "nifti,nrrd,mha,seg.nrrd"
+        predict_command([place.overlapping], place.dicom / "Pätient 0", out, FAST, formats=(kinds,))
+    return out / phantom().patient_id
 
 
 def test_nothing_found_is_a_warning_and_a_dicom_seg_is_left_out(
@@ -620,8 +649,10 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_work(
     assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
     assert "a part of this path is a file" in of(said, "failed")[0]["hint"]
     if Path("/proc/self").exists():
-        code, said, _ = lungseg(place.model, place.volume, "/proc/results")
-        assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
+        for output in ("/proc/results", "/proc/p.nii.gz"):
+            code, said, _ = lungseg(place.model, place.volume, output)
+            assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
+            assert ".lock" not in of(said, "failed")[0]["message"]
     mkdir = os.mkdir
 
     def refused(path: Any, *arguments: Any, **options: Any) -> None:

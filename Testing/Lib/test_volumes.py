@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
-from LungSegmentationLib.volumes import read_array, read_volume, volume_stem, write_volume
+from LungSegmentationLib.volumes import read_array, read_volume, volume_description, volume_stem, write_volume
 
 
 def _image() -> sitk.Image:
@@ -162,3 +162,28 @@ def test_a_volume_that_the_disk_does_not_take_is_refused_and_not_cut_off(tmp_pat
     assert all(f"{name} cannot" in line for name, line in zip(names, told, strict=True))
     assert all("cannot be written: it takes no file of this size" in line for line in told)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+@pytest.mark.parametrize("text", ["Check this", "Zeile 1\nZeile 2 = ä 患者", "患者" * 40, " x "])
+def test_a_description_comes_back_in_one_line_and_changes_no_voxel(tmp_path: Path, ending: str, text: str) -> None:
+    image, path = _image(), tmp_path / f"a{ending}"
+    write_volume(image, path, text)
+    back, wanted = volume_description(path), " ".join(text.split())
+    if ending == ".mha":
+        wanted = "".join(letter if letter.isascii() else "?" for letter in wanted)
+    assert back
+    assert back == wanted if len(wanted.encode()) <= 61 else wanted.startswith(back)
+    assert (read_array(path)[1] == sitk.GetArrayViewFromImage(image)).all()
+    assert not image.GetMetaDataKeys()
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_what_other_programs_say_in_a_header_is_not_taken_for_ours(tmp_path: Path, ending: str) -> None:
+    image, path = _image(), tmp_path / f"a{ending}"
+    write_volume(image, path)
+    assert volume_description(path) == ""
+    for key in ("ITK_FileNotes", "LungSegmentation_Description"):
+        image.SetMetaData(key, "FSL5.0")
+    sitk.WriteImage(image, str(path))
+    assert volume_description(path) == ""

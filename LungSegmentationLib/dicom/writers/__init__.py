@@ -118,7 +118,8 @@ def write_result(
     format
         A key of ``RESULT_ENDINGS``.
     description
-        Series Description of DICOM files; the default says that the result is automatic and for research.
+        Series Description of DICOM files, and what the headers of others say; the default says that the result is
+        automatic and for research.
     algorithm
         What made it; DICOM and ``.seg.nrrd`` say so.
     keys
@@ -158,11 +159,20 @@ def write_result(
     grid = source if isinstance(source, Grid) else source.grid
     if chosen_format == "seg.nrrd":
         return write_seg_nrrd(structures, grid, path, description=description, algorithm=algorithm, keys=keys)
-    return write_label_map(structures, grid, path, keys=keys)
+    return write_label_map(structures, grid, path, keys=keys, description=description)
 
 
-def write_label_map(structures: StructureMap, grid: Grid, path: Path, *, keys: Iterable[str] | None = None) -> Path:
+def write_label_map(
+    structures: StructureMap,
+    grid: Grid,
+    path: Path,
+    *,
+    keys: Iterable[str] | None = None,
+    description: str = DESCRIPTION,
+) -> Path:
     """Write one label a voxel, uint8, painted in the label set's order, as NIfTI, NRRD or MetaImage.
+
+    The header of the file holds the description.
 
     Raises
     ------
@@ -172,5 +182,5 @@ def write_label_map(structures: StructureMap, grid: Grid, path: Path, *, keys: I
     from LungSegmentationLib.volumes import write_volume
 
     chosen = [structure.key for structure in chosen_structures(structures, keys)]
-    write_volume(grid.image(structures.label_map(chosen)), path)
+    write_volume(grid.image(structures.label_map(chosen)), path, description)
     return path
