@@ -585,6 +585,17 @@ def test_cancelled_in_the_middle_what_was_finished_stays_and_nothing_else(place:
     assert not (tmp_path / first).exists() or "prediction.json" in visible(tmp_path / first)
 
 
+def test_cancelled_while_writing_what_was_there_is_whole(place: Place, tmp_path: Path) -> None:
+    source, formats = place.dicom / "Pätient 0", (DICOM_FORMATS,)
+    done = predict_command([place.model], source, tmp_path, FAST, formats=formats)
+    folder = done.cases[0].files["record"].parent
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    heard = Recorder(lambda heard: any(event.stage == "writing" and event.done == 2 for event in heard.of("progress")))
+    with pytest.raises(CancelledError):
+        predict_command([place.other], source, tmp_path, FAST, formats=formats, existing="overwrite", reporter=heard)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there a signal ends the process at once")
 def test_a_signal_in_the_middle_ends_with_4_and_leaves_nothing(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
