@@ -147,7 +147,9 @@ def evaluate(
     ] = None,
     structures: Annotated[
         str | None,
-        typer.Option("--structures", metavar="KEY,…", help="What the prediction knows; by default what its record says, or all."),
+        typer.Option(
+            "--structures", metavar="KEY,…", help="What the prediction knows; by default what its record says, or all."
+        ),
     ] = None,
     annotated: Annotated[
         str | None,
