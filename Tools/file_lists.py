@@ -34,7 +34,7 @@ def expected_lists(root: Path = ROOT) -> dict[Path, dict[str, list[str]]]:
     """Return the lists that each CMakeLists.txt must hold, by the names of their variables."""
     module = root / "LungSegmentation"
     scripts = files_below(module, module, {".py"})
-    shared = [name for name in files_below(root / "Resources", root) if not name.startswith("Resources/Screenshots/")]
+    shared = files_below(root / "Resources", root)
     library = files_below(root / "LungSegmentationLib", root, {".py"})
     others = sorted(set(files_below(root / "LungSegmentationLib", root)) - set(library))
     tests = [path.name for path in sorted((root / "Testing" / "Module").glob("test_*.py")) if runs_in_slicer(path)]

@@ -98,6 +98,19 @@ class ExtensionFiles(unittest.TestCase):
             self.assertEqual(header[:8], b"\x89PNG\r\n\x1a\n", file)
             self.assertEqual(struct.unpack(">II", header[16:24]), (128, 128), file)
 
+    def testTheScreenshotsOfTheExtensionAreThereAndSmall(self) -> None:
+        text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+        home = re.search(r'set\(EXTENSION_HOMEPAGE "https://github.com/([^"]+)"\)', text)[1]
+        raw = f"https://raw.githubusercontent.com/{home}/main/"
+        urls = re.search(r'set\(EXTENSION_SCREENSHOTURLS "([^"]+)"\)', text)[1].split()
+        icon = re.search(r'set\(EXTENSION_ICONURL "([^"]+)"\)', text)[1]
+        for url in [*urls, icon]:
+            self.assertTrue(url.startswith(raw), url)
+            file = ROOT / url.removeprefix(raw)
+            self.assertTrue(file.is_file(), f"{file} is not there")
+            self.assertEqual(file.read_bytes()[:8], b"\x89PNG\r\n\x1a\n", file)
+            self.assertLessEqual(file.stat().st_size, 150_000, file)
+
     def testTheRequirementsAreThoseOfTheLibrary(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         groups = project["optional-dependencies"]
