@@ -39,6 +39,7 @@ class Accordion:
         from LungSegmentationPanels.SetupPanel import SetupPanel
 
         self.setupPanel = SetupPanel(logic)
+        self.setupPanel.onReport = self._onReport
         self.layout.addWidget(self.setupPanel.widget)
         for name, (title, toolTip) in zip(PANELS, panelTitles(), strict=True):
             section = ctk.ctkCollapsibleButton()
@@ -111,6 +112,10 @@ class Accordion:
         if panel is not None and self.entered:
             panel.enter()
 
+    def _onReport(self, report) -> None:
+        for panel in self.panels.values():
+            panel.setReport(report)
+
     def _made(self, name: str):
         """Return a panel; the first time make it."""
         if name in self.panels:
@@ -130,6 +135,7 @@ class Accordion:
         layout.addWidget(panel.widget)
         self.panels[name] = panel
         panel.openPanel = self.open
+        panel.setReport(self.setupPanel.report)
         if self.parameters is not None:
             panel.setParameterNode(self.parameters)
         return panel

@@ -100,6 +100,7 @@ class InferencePanel(Panel):
                 self.runReader.read(self._askedCohort)
         self._showModel()
         self._allowButtons()
+        self.showDevice(self.ui.inferenceRunsOnLabel, None if self.bar.isRunning else parameters.inferenceDevice)
 
     def _allowButtons(self) -> None:
         ui, parameters = self.ui, self.parameters

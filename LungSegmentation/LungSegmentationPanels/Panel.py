@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import qt
 import slicer
-from LungSegmentationScene import Environment
+from LungSegmentationScene import Environment, Setup
 
 from LungSegmentationPanels.Bindings import PROPERTY, Bindings
 
@@ -22,6 +22,8 @@ class Panel:
         What the accordion shows.
     parameters
         The parameter node's wrapper; None while the scene is closed.
+    report
+        What the set-up strip found out; None before its check.
 
     Widgets with the dynamic property ``SlicerParameterName`` show the parameter of that name, see ``Bindings.py``:
     check boxes, spin boxes, sliders, line edits, paths, node selectors, and combo boxes by the data of their items.
@@ -37,6 +39,7 @@ class Panel:
     def __init__(self, logic) -> None:
         self.logic = logic
         self.parameters = None
+        self.report = None
         self.entered = False
         self._bindings = None
         self._reasons: dict[str, str] = {}
@@ -84,7 +87,19 @@ class Panel:
     def updateState(self) -> None:
         """Bring buttons and texts in line with the parameters; cheap, as it is called after every change."""
 
+    def setReport(self, report) -> None:
+        """Know what the set-up strip found out about the Python of the jobs; None where that is not known."""
+        self.report = report
+        self.updateState()
+
     # What a user is told
+
+    def showDevice(self, label, wanted: str | None) -> None:
+        """Say before the start where a job will run; red where the device that is wanted cannot be used."""
+        text, wrong = Setup.runText(self.report, wanted) if wanted is not None else ("", False)
+        label.text = text
+        label.styleSheet = f"color: {errorColor(self.widget)}" if wrong else ""
+        label.visible = bool(text)
 
     def say(self, text: str) -> None:
         """Show a sentence at the end of the panel; an empty one hides the line."""

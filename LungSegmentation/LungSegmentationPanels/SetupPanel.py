@@ -18,6 +18,8 @@ class SetupPanel(Panel):
         What the last check found; None before the first.
     checksWhenEntered
         Whether the first opening of the module begins a check.
+    onReport
+        Called when another report, or none, holds; the accordion puts its own function here.
     startProbe, stepsFor, isOnline
         How a Python is asked, what an installation does, whether the network is there: tests put their own in place.
     """
@@ -31,11 +33,11 @@ class SetupPanel(Panel):
         self.startProbe = Setup.startProbe
         self.stepsFor = stepsFor
         self.isOnline = None
+        self.onReport = None
         self._probe = None
         self._installation: Installation | None = None
         self._restartReason = ""
         self._log: list[str] = []
-        self._onReady = None
         self.ui.setupPythonPathLineEdit.currentPath = str(Environment.chosenPython() or "")
         self.ui.setupPythonPathLineEdit.connect("currentPathChanged(QString)", self._onPathChanged)
         self.ui.setupDetailsButton.connect("toggled(bool)", self._showDetails)
@@ -134,11 +136,17 @@ class SetupPanel(Panel):
         if not report.isReady:
             self.ui.setupDetailsButton.checked = True
         self.updateState()
+        self._tellReport()
 
     def _onPathChanged(self, path: str) -> None:
         Environment.setChosenPython(path)
         self.report = None
+        self._tellReport()
         self.check()
+
+    def _tellReport(self) -> None:
+        if self.onReport is not None:
+            self.onReport(self.report)
 
     def _onInstallProgress(self, done: int, total: int, title: str) -> None:
         self.ui.setupProgressBar.setRange(0, total if total > 1 else 0)

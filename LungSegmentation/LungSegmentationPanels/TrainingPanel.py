@@ -115,6 +115,8 @@ class TrainingPanel(Panel):
             self.cohort = None
         ui.trainingCohortStateLabel.text = cohortText(folder, self.cohort)
         self._allowButtons(folder)
+        wanted = parameters.trainingDevice if parameters is not None and not self.bar.isRunning else None
+        self.showDevice(ui.trainingRunsOnLabel, wanted)
         self._fillRuns()
         self._fillDice()
 

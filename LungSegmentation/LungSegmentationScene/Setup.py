@@ -50,6 +50,28 @@ class Requirement:
 
 
 @dataclass(frozen=True)
+class Device:
+    """Where a network could run.
+
+    Attributes
+    ----------
+    key
+        As the jobs know it: ``cpu``, ``cuda:0``, ``mps``.
+    name
+        As its maker calls it.
+    memoryMb
+        How much memory it has; None where that is not known.
+    problem
+        Why it cannot be used; empty where it can.
+    """
+
+    key: str
+    name: str
+    memoryMb: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class PythonReport:
     """What a Python has.
 
@@ -63,6 +85,8 @@ class PythonReport:
         Packages that are absent or too old, and those that are there but do not work.
     torchBuild, device, deviceName, memoryMb, deviceWarning
         What jobs will run on; empty and None where that is not known.
+    devices
+        All that there are.
     problem, hint
         Why this Python cannot be used at all, and the cure; empty where it can.
     details
@@ -83,6 +107,7 @@ class PythonReport:
     hint: str = ""
     details: str = ""
     windowMissing: tuple[Requirement, ...] = field(default=())
+    devices: tuple[Device, ...] = ()
 
     @property
     def isReady(self) -> bool:
@@ -227,6 +252,10 @@ def readReport(python: Path | None, code: int, output: str, requirements: tuple[
         deviceWarning=report.get("problem", ""),
         details=(found.get("torch") or {}).get("problem", ""),
         windowMissing=windowMissing(),
+        devices=tuple(
+            Device(one["device"], one.get("name", ""), one.get("memory_total_mb"), one.get("problem") or "")
+            for one in report.get("devices", [])
+        ),
     )
 
 
@@ -250,3 +279,29 @@ def deviceTitle(report: PythonReport) -> str:
     if report.device == "cpu":
         return _("the CPU")
     return report.deviceName or report.device
+
+
+def runText(report: PythonReport | None, wanted: str) -> tuple[str, bool]:
+    """Return on which device a job will run, and whether that is wrong; nothing while it is not known.
+
+    Parameters
+    ----------
+    report
+        What the check found; None before.
+    wanted
+        The setting: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """
+    if report is None or not report.isReady or not report.device:
+        return "", False
+    asked = report.device if wanted == "auto" else wanted
+    found = next((one for one in report.devices if one.key == asked or one.key.split(":")[0] == asked), None)
+    if found is None or found.problem:
+        told = _("There is no device “{device}” that can be used.").format(device=wanted)
+        reason = f" {found.problem}" if found is not None else ""
+        return f"{told}{reason} " + _("Choose another one under “Advanced”."), True
+    if found.key == "cpu":
+        if wanted == "auto":
+            return _("Will run on the CPU, which is slow: no GPU can be used."), False
+        return _("Will run on the CPU."), False
+    memory = _(", {gb:.0f} GB").format(gb=found.memoryMb / 1024) if found.memoryMb else ""
+    return _("Will run on {device}{memory}.").format(device=found.name or found.key, memory=memory), False

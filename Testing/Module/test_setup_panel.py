@@ -44,6 +44,7 @@ class SetupStrip(ModuleTestCase):
 
         self.strip.cleanup()
         self.strip.report = None
+        self.strip._tellReport()
         self.strip.startProbe = Setup.startProbe
         self.strip.stepsFor = Installer.stepsFor
         self.strip._restartReason = ""
@@ -112,6 +113,41 @@ class SetupStrip(ModuleTestCase):
         self.assertIn("3.12.9", self.strip.ui.setupPythonInfoLabel.text)
         self.assertTrue(self.strip.ui.setupInstallButton.isHidden())
         self.photograph("setup-ready")
+
+    def testWhereAJobWillRunStandsAboveItsButtonBeforeTheStart(self) -> None:
+        parameters = self.logic.parameters()
+        for panel, name in (("Training", "training"), ("Inference", "inference")):
+            with self.subTest(panel):
+                self.strip.report = None
+                self.strip._tellReport()
+                self.panel(panel)
+                label = self.find(f"{name}RunsOnLabel")
+                self.assertTrue(label.isHidden(), "nothing is known yet")
+                self.check(self.ready())
+                self.assertFalse(label.isHidden())
+                self.assertEqual((label.text, label.styleSheet), ("Will run on NVIDIA H200, 140 GB.", ""))
+                setattr(parameters, f"{name}Device", "mps")
+                self.assertIn("no device “mps”", label.text)
+                self.assertIn("color", label.styleSheet)
+                setattr(parameters, f"{name}Device", "cuda")
+                self.assertEqual((label.text, label.styleSheet), ("Will run on NVIDIA H200, 140 GB.", ""))
+                self.photograph(f"{name}-device")
+
+    def testThatThereIsNoGpuIsSaidBeforeTheStart(self) -> None:
+        self.panel("Inference")
+        label = self.find("inferenceRunsOnLabel")
+        cpu = {"device": "cpu", "name": "AMD EPYC, 2 cores", "memory_total_mb": 24105, "chosen": True}
+        old = {"device": "cuda:0", "name": "GTX 760", "chosen": False, "problem": "PyTorch has no kernels for it."}
+        devices = {"torch_build": "2.13.0+cu130", "devices": [old, cpu], "problem": "No GPU can be used."}
+        self.check(self.report(devices=devices))
+        self.assertIn("Will run on the CPU, which is slow", label.text)
+        self.logic.parameters().inferenceDevice = "cuda"
+        self.assertIn("PyTorch has no kernels for it.", label.text)
+        self.assertIn("color", label.styleSheet)
+        self.logic.parameters().inferenceDevice = "cpu"
+        self.assertEqual(label.text, "Will run on the CPU.")
+        self.check(self.report(states={"torch": "missing"}))
+        self.assertTrue(label.isHidden(), "what is missing stands in the strip")
 
     def testMissingPackagesAreNamedWithTheirSizeAndNothingIsInstalledYet(self) -> None:
         self.check(self.report(states={"torch": "missing", "highdicom": "missing", "pydantic": "old"}))
