@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import threading
 import time
 import unittest
 
@@ -11,6 +12,8 @@ from job_program import fakePython
 from ModuleTestCase import ModuleTestCase, slicer
 
 CANCEL_BAR_S = 5.0
+BLOCK_S = 0.15
+"""A blockage that must be seen."""
 
 
 def alive(pid: int) -> bool:
@@ -69,6 +72,41 @@ class JobsInWindow(ModuleTestCase):
     def testTheWindowIsNeverBlockedWhileAJobStartsRunsAndEnds(self) -> None:
         self.ended(self.job("steps", "1", "{folder}/out").start())  # what is imported once is measured below, too
         self.assertNeverBlocked(lambda _: self.ended(self.job("steps", "100", "{folder}/out").start()))
+
+    def testWhatBlocksTheWindowIsCaughtHoweverItDoesIt(self) -> None:
+        lock = threading.Lock()
+
+        def sleep() -> None:
+            time.sleep(BLOCK_S)
+
+        def compute() -> None:
+            begin = time.thread_time()
+            while time.thread_time() - begin < BLOCK_S:
+                pass
+
+        def waitForAThread() -> None:
+            lock.acquire()
+            threading.Timer(BLOCK_S, lock.release).start()
+            with lock:
+                pass
+
+        def blocked(block) -> None:
+            told = []
+
+            def once(event) -> None:
+                if event.event == "progress" and not told:
+                    told.append(event)
+                    block()
+
+            job = self.job("steps", "5", "{folder}/out")
+            job.listen(onEvent=once)
+            self.ended(job.start())
+
+        for block in (sleep, compute, waitForAThread):
+            with self.subTest(block.__name__):
+                with self.assertRaises(AssertionError) as caught:
+                    self.assertNeverBlocked(lambda _, block=block: blocked(block), attempts=2)
+                self.assertIn("the window stood still", str(caught.exception))
 
     def testTheWindowIsNotBlockedByAFloodOfEvents(self) -> None:
         def flood(_prepared) -> None:
