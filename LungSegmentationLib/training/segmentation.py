@@ -326,7 +326,7 @@ class SegmentationTask:
         kept = tuple(key for key in asked if key in drawn)
         if not missing:
             return kept
-        fact = f"Nobody drew {', '.join(missing)} in the cases to train on"
+        fact = f"Nobody drew {', '.join(self.label_set[key].name for key in missing)} in the cases to train on"
         if self.config.structures is None and kept:
             self._notes.append(f"{fact}: left out, and given to what lies under it.")
             return kept
