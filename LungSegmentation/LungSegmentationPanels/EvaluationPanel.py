@@ -221,11 +221,12 @@ class EvaluationPanel(Panel):
         parameters, box = self.parameters, self.ui.evaluationStructureComboBox
         self.clearMessage()
         try:
-            node = Evaluation.showDifference(
-                parameters.evaluationSegmentation,
-                parameters.evaluationReference,
-                str(box.itemData(box.currentIndex) or ""),
-            )
+            with slicer.util.WaitCursor():
+                node = Evaluation.showDifference(
+                    parameters.evaluationSegmentation,
+                    parameters.evaluationReference,
+                    str(box.itemData(box.currentIndex) or ""),
+                )
         except SceneError as error:
             self.complain(error.sentence, error.hint)
             return

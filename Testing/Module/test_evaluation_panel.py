@@ -241,6 +241,34 @@ class EvaluationPanelTest(LearningTestCase):
             mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(index), ct)
             counts[segmentation.GetNthSegment(index).GetName()] = int((mask > 0).sum())
         self.assertEqual(counts, {"Both": 8 * 10 * 8, "Only ours": 8 * 10 * 2, "Only theirs": 8 * 10 * 2})
+        name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+        self.assertEqual(
+            segmentation.GetConversionParameter(name), second.GetSegmentation().GetConversionParameter(name)
+        )
+
+    def test_the_difference_lies_where_the_structures_are_on_oblique_grids_that_begin_elsewhere(self) -> None:
+        import vtk
+
+        ct = self.volume()
+        matrix = vtk.vtkMatrix4x4()
+        for row, values in enumerate(((0.0, -1.5, 0.0, 31.0), (0.8, 0.0, 0.6, -7.0), (-1.2, 0.0, 0.4, 12.5))):
+            for column, value in enumerate(values):
+                matrix.SetElement(row, column, value)
+        ct.SetIJKToRASMatrix(matrix)
+        ours = np.s_[3:9, 7:12, 11:14]
+        theirs = np.s_[3:9, 6:12, 11:14]
+        nodes = [self.segmentation(name, {"heart": box}, ct) for name, box in (("ours", ours), ("theirs", theirs))]
+        from LungSegmentationScene import Evaluation
+
+        node = Evaluation.showDifference(*nodes)
+        segmentation = node.GetSegmentation()
+        expected = {"Both": np.zeros(SHAPE, bool), "Only theirs": np.zeros(SHAPE, bool)}
+        expected["Both"][ours] = True
+        expected["Only theirs"][3:9, 6:7, 11:14] = True
+        self.assertEqual(segmentation.GetNumberOfSegments(), len(expected))
+        for index in range(segmentation.GetNumberOfSegments()):
+            mask = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentation.GetNthSegmentID(index), ct)
+            np.testing.assert_array_equal(mask > 0, expected[segmentation.GetNthSegment(index).GetName()])
 
 
 if __name__ == "__main__":
