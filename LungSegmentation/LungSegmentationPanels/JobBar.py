@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import qt
-from LungSegmentationScene.Jobs import CANCELLED, CANCELLING, FAILED, STARTING, SceneJob
+from LungSegmentationScene.Jobs import SceneJob
+from LungSegmentationScene.JobStates import CANCELLED, CANCELLING, FAILED, STARTING
 from slicer.i18n import tr as _
 
 from LungSegmentationPanels.Panel import errorColor

@@ -21,16 +21,15 @@ from slicer.i18n import tr as _
 
 from LungSegmentationScene import Environment
 from LungSegmentationScene.Background import BackgroundCall, finishPending, removeFolder
+from LungSegmentationScene.JobRecord import JobRecord
 from LungSegmentationScene.JobStates import (
     CANCELLED,
     CANCELLING,
     FAILED,
     FINISHED,
     RUNNING,
-    STARTING,
     JobError,
     JobFailure,
-    JobListener,
     JobResult,
     silentFailure,
     startFailure,
@@ -38,7 +37,9 @@ from LungSegmentationScene.JobStates import (
 
 logger = logging.getLogger("LungSegmentation")
 
-OWN_PARTS = tuple(f"LungSegmentationScene.{name}" for name in ("Background", "Environment", "Errors", "JobStates"))
+OWN_PARTS = tuple(
+    f"LungSegmentationScene.{name}" for name in ("Background", "Environment", "Errors", "JobRecord", "JobStates")
+)
 """Kept with this part when the module is reloaded."""
 
 POLL_MS = 50
@@ -58,8 +59,8 @@ _jobs: list[SceneJob] = []
 _preloaded = False
 
 
-class SceneJob:
-    """One ``python -m LungSegmentationLib <arguments> --events``.
+class SceneJob(JobRecord):
+    """One ``python -m LungSegmentationLib <arguments> --events``; what it says is kept by :class:`JobRecord`.
 
     Attributes
     ----------
@@ -67,16 +68,6 @@ class SceneJob:
         What the job is for ("Import.convert"): a panel finds its job again by it, see :func:`findJob`.
     title
         For people, translated.
-    state
-        starting, running, cancelling, then finished, failed or cancelled.
-    progress
-        The latest progress event, None before the first.
-    result
-        Files and summary of the ``result`` events so far.
-    failure
-        Why it failed; None while and unless it did.
-    warnings
-        The warning events so far.
     spoken
         What to say in place of a file of the temporary folder (``{folder}/ct.nrrd``) when the job fails because of it.
 
@@ -108,16 +99,12 @@ class SceneJob:
         python: Path | None = None,
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
+        super().__init__()
         self.key = key
         self.title = title
         self.arguments = [str(argument) for argument in arguments]
         self.runFolder = Path(runFolder) if runFolder else None
         self.python = python if python is not None else Environment.chosenProgram()
-        self.state = STARTING
-        self.progress = None
-        self.result = JobResult()
-        self.failure: JobFailure | None = None
-        self.warnings: list = []
         self.exitCode: int | None = None
         self._prepare = prepare
         self.spoken: dict[str, str] = {}
@@ -127,12 +114,10 @@ class SceneJob:
         self._handle = None
         self._identity = None
         self._follower = None
-        self._listeners: list[JobListener] = []
         self._cancelAsked = False
         self._ending: BackgroundCall | None = None
         self._lookedAt = 0.0
         self._alive = True
-        self._ended: str | None = None
         self._ours = self.runFolder is None
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
@@ -148,32 +133,11 @@ class SceneJob:
         return self._folder
 
     @property
-    def isRunning(self) -> bool:
-        """Whether the job has not ended yet."""
-        return self.state in (STARTING, RUNNING, CANCELLING)
-
-    @property
     def pid(self) -> int | None:
         """Number of the process that was started or found; None before."""
         if self._handle is not None:
             return self._handle.pid
         return self._identity.pid if self._identity is not None else None
-
-    def listen(
-        self,
-        onEvent: Callable | None = None,
-        onProgress: Callable[[SceneJob], None] | None = None,
-        onFinished: Callable[[SceneJob], None] | None = None,
-    ) -> JobListener:
-        """Tell these functions from now on; returns what :meth:`forget` takes."""
-        listener = JobListener(onEvent, onProgress, onFinished)
-        self._listeners.append(listener)
-        return listener
-
-    def forget(self, listener: JobListener | None) -> None:
-        """Tell a listener nothing more."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
 
     def start(self) -> SceneJob:
         """Start the process; returns at once."""
@@ -277,20 +241,6 @@ class SceneJob:
 
     # What happens on the way
 
-    def _setState(self, state: str) -> None:
-        self.state = state
-        self._tell("onProgress", self)
-
-    def _tell(self, name: str, argument: object) -> None:
-        for listener in list(self._listeners):
-            function = getattr(listener, name)
-            if function is None:
-                continue
-            try:
-                function(argument)
-            except Exception:  # one listener's fault must not keep the others, or the end of the job, from being told
-                logger.exception("a fault while a job was shown.")
-
     def _onStarted(self, value: object, error: Exception | None) -> None:
         if error is not None:
             self.failure = startFailure(error)
@@ -349,30 +299,6 @@ class SceneJob:
             self._lookedAt = now
             self._alive = self._identity is not None and self._identity.is_alive()
         return self._alive
-
-    def _take(self, event) -> None:
-        kind = event.event
-        if kind == "started":
-            # A resumed run goes on in the same file: what an earlier process said of its end is not ours.
-            self._ours = self._ours or self._isOurs(event)
-            self._ended, self.failure, self.progress = None, None, None
-        elif kind == "progress":
-            self.progress = event
-        elif kind == "warning":
-            self.warnings.append(event)
-        elif kind == "result":
-            self.result.paths.update({name: Path(path) for name, path in event.paths.items()})
-            self.result.summary.update(event.summary)
-        elif kind == "failed":
-            self.failure = JobFailure(event.message, event.hint, event.kind, event.traceback or "")
-            self._ended = FAILED
-        elif kind == "cancelled":
-            self._ended = CANCELLED
-        elif kind == "finished":
-            self._ended = self._ended or (FINISHED if event.exit_code == 0 else FAILED)
-        self._tell("onEvent", event)
-        if kind == "progress":
-            self._tell("onProgress", self)
 
     def _isOurs(self, event) -> bool:
         return self._handle is None or self._handle.pid == event.pid or self._handle.identity is None
