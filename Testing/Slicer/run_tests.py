@@ -35,9 +35,7 @@ def collected(words: list[str]) -> unittest.TestSuite:
     sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
     suite = unittest.TestSuite()
     for file in sorted(FOLDER.glob("test_*.py")):
-        if re.search(
-            r"^(import pytest|from pytest|from Runtime|import Runtime)", file.read_text("utf-8"), re.MULTILINE
-        ):
+        if NEEDS_PYTEST.search(file.read_text("utf-8")):
             print(f"left out: {file.name} needs pytest or the test runtime")
             continue
         found = unittest.defaultTestLoader.loadTestsFromName(file.stem)
