@@ -152,7 +152,7 @@ def explainFailure(
                 _("The packages could not be loaded: pypi.org cannot be reached from this computer."),
                 _(
                     "Check the connection and the proxy; or copy the packages from another computer "
-                    "(see “Without internet” in the user guide), or choose a Python that has them."
+                    "(see “When something does not work” in the user guide), or choose a Python that has them."
                 ),
             )
 
