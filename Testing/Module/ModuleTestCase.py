@@ -102,9 +102,10 @@ class Gaps:
         self._timer.start()
 
     def stop(self) -> None:
-        """Measure no more."""
-        self._tick()
-        self._timer.stop()
+        """Measure no more; what comes after the first call does not count."""
+        if self._timer.active:
+            self._tick()
+            self._timer.stop()
 
     def _tick(self) -> None:
         now, waited = time.perf_counter(), waitedForProcessorS()

@@ -87,10 +87,10 @@ class InferencePanelTest(LearningTestCase):
             self.logic.parameters().inferenceVolume = ct
             self.click("inferenceApplyButton")
             self.assertEqual(self.find("inferenceApplyButton").text, "Cancel")
-            case = next(iter(panel.bar.job.cases.values()))
-            self.waitUntil(lambda: case.file is not None or not panel.bar.isRunning)
-        # To take the result over may take up to a second, when the job is over.
-        self.waitUntil(lambda: not panel.bar.isRunning)
+            # To take the result over may take up to a second, when the job is over; the look that finds the result
+            # may find the end as well.
+            panel.bar.job.listen(onEvent=lambda event: gaps.stop() if event.event == "result" else None)
+            self.waitUntil(lambda: not panel.bar.isRunning)
         self.assertEqual(panel.bar.job.state, "finished", panel.bar.job.failure)
         self.assertLess(gaps.longestMs, BLOCKED_MS)
         node = self.logic.parameters().inferenceSegmentation
