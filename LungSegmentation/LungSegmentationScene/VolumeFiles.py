@@ -172,8 +172,13 @@ def readVolume(node) -> VolumeData:
     Raises
     ------
     SceneError
-        If it is empty.
+        If it is empty, or no volume.
     """
+    if node is not None and not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise SceneError(
+            _("“{name}” is no volume.").format(name=node.GetName()),
+            _("Choose a CT; of a sequence, the volume that shows its present image."),
+        )
     if node is None or node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         name = node.GetName() if node is not None else ""
         raise SceneError(_("“{name}” holds no image.").format(name=name), _("Choose another one."))

@@ -276,6 +276,15 @@ class InferencePanelTest(LearningTestCase):
         self.assertTrue(self.find("inferenceApplyButton").enabled)
         self.photograph("inference-refused")
 
+    def test_what_is_no_volume_is_refused_in_words_and_starts_nothing(self) -> None:
+        from LungSegmentationScene import Jobs
+        from LungSegmentationScene.Errors import SceneError
+
+        ct, labels = self.loadCase()
+        with self.assertRaisesRegex(SceneError, "is no volume"):
+            self.logic.segment(self.segmentationOf(labels, ct), self.model(), wait=False)
+        self.assertEqual(Jobs.runningJobs(), [])
+
     def test_a_ct_under_a_transform_is_refused_in_words(self) -> None:
         panel = self.opened(model=self.model())
         ct, _labels = self.loadCase()
