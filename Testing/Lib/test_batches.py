@@ -278,7 +278,7 @@ def test_what_nobody_drew_is_left_out_with_a_word_or_refused_if_it_was_asked_for
     paths = write_cohort(tmp_path)
     task = make_task(paths)
     assert task.structures == ("lung_right", "lung_left", "heart")
-    assert "gtv, ptv, esophagus, spinal_cord" in task.notes[0]
+    assert "GTV, PTV, esophagus, spinal cord" in task.notes[0]
     with pytest.raises(BadInputError, match="structures=heart"):
         make_task(paths, "structures=heart,gtv")
 

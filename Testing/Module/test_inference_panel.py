@@ -9,7 +9,6 @@ from pathlib import Path
 import slicer
 from LearningTestCase import RUN, LearningTestCase, lungseg
 
-BLOCKED_MS = 100.0
 CANCEL_BAR_S = 5.0
 
 
@@ -92,7 +91,7 @@ class InferencePanelTest(LearningTestCase):
             panel.bar.job.listen(onEvent=lambda event: gaps.stop() if event.event == "result" else None)
             self.waitUntil(lambda: not panel.bar.isRunning)
         self.assertEqual(panel.bar.job.state, "finished", panel.bar.job.failure)
-        self.assertLess(gaps.longestMs, BLOCKED_MS)
+        self.assertWindowAlive(gaps)
         node = self.logic.parameters().inferenceSegmentation
         self.assertIn(ct.GetName(), node.GetName())
         self.assertIn(RUN, node.GetName())
@@ -239,7 +238,7 @@ class InferencePanelTest(LearningTestCase):
             job = self.logic.exportSegmentation(node, file, wait=False)
             self.waitUntil(lambda: not job.isRunning)
         self.assertEqual(job.state, "finished", job.failure)
-        self.assertLess(gaps.longestMs, BLOCKED_MS)
+        self.assertWindowAlive(gaps)
         again = slicer.util.loadSegmentation(str(file))
         found = again.GetSegmentation()
         self.assertEqual(found.GetNumberOfSegments(), len(names))

@@ -9,7 +9,6 @@ from pathlib import Path
 import slicer
 from LearningTestCase import RUN, SETTINGS, LearningTestCase
 
-BLOCKED_MS = 100.0
 CANCEL_BAR_S = 5.0
 
 
@@ -106,7 +105,7 @@ class TrainingPanelTest(LearningTestCase):
             self.click("trainingPrepareButton")
             self.waitUntil(lambda: self.find("trainingStartButton").enabled, message="it was not prepared")
         self.assertIn("1 training, 1 validation, 1 test", label.text)
-        self.assertLess(gaps.longestMs, BLOCKED_MS)
+        self.assertWindowAlive(gaps)
 
     def test_runs_of_the_cohort_are_listed_and_the_model_is_handed_to_inference(self) -> None:
         cohort = self.cohort()
@@ -138,7 +137,7 @@ class TrainingPanelTest(LearningTestCase):
             self.click("trainingStartButton")
             self.assertEqual(self.find("trainingStartButton").text, "End at once")
             self.waitUntil(lambda: not panel.bar.isRunning, message="it did not stop")
-        self.assertLess(gaps.longestMs, BLOCKED_MS)
+        self.assertWindowAlive(gaps)
         self.assertEqual(panel.bar.job.state, "cancelled")
         self.assertEqual(self.find("trainingStartButton").text, "Start training")
         self.waitUntil(lambda: self.rows("trainingRunsTable") and self.rows("trainingRunsTable")[0][1] == "stopped")
