@@ -255,7 +255,7 @@ class Measuring:
                 self.stop()
                 self._onDone(self._measures)
                 return
-            except Exception:
+            except Exception:  # a timer calls this: nobody above could take it, and the window has to go on
                 self.stop()
                 logger.exception("the structures could not be measured.")
                 return

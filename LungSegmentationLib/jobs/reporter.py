@@ -124,7 +124,7 @@ class EmittingReporter:
         self._best: float | None = None
 
     def emit(self, event: Event) -> None:
-        """Pass an event on."""
+        """Pass an event on; where to is what each subclass is for."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -194,6 +194,7 @@ class SegmentationLoss(nn.Module):
         return LossParts(total, parts)
 
     def _terms(self, logits: Tensor, target: Tensor, annotated: Tensor) -> tuple[Tensor, Tensor]:
+        # Exclusive and overlapping structures each have their own; this base is never used alone.
         raise NotImplementedError
 
     def _focused(self, cross_entropy: Tensor) -> Tensor:
