@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
+from LungSegmentationLib.figures.glyphs import FONT, make_legible
 from LungSegmentationLib.storage import atomic_path
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _SETTINGS: Any = {
     "axes.titlesize": 11,
     "figure.dpi": 100,
     "savefig.dpi": 120,
-    "font.family": "DejaVu Sans",
+    "font.family": FONT,
 }
 
 
@@ -56,7 +57,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as PNG, whole or not at all."""
+    """Write the figure as PNG, whole or not at all; texts in any script are seen, or written out."""
+    make_legible(figure)
     with mpl.rc_context(_SETTINGS), atomic_path(path) as partial:
         figure.savefig(partial)
     return path
