@@ -57,6 +57,8 @@ __all__ = ["Existing", "PredictedCase", "Predictions", "predict_command"]
 
 MARKED = "CHECK THIS RESULT: the CT lies outside what the model is made for. What is written says so."
 
+_NO_EMPTY_SEG = "no structure was found, and DICOM has no empty segmentation"
+
 Existing = Literal["refuse", "overwrite", "keep"]
 
 
@@ -219,7 +221,7 @@ def _one_case(
         fingerprint = case.fingerprint()
     except LungSegError as error:
         return _not_done(case, error, job, faults)
-    done = _kept(case, files, job, existing, fingerprint)
+    done = _kept(case, files, job, existing, fingerprint, faults)
     if done is not None:
         return done
     try:
@@ -227,13 +229,20 @@ def _one_case(
             # Another process may have been here since.
             if existing == "refuse":
                 _refuse_existing([files], job.kinds)
-            done = _kept(case, files, job, existing, fingerprint)
+            done = _kept(case, files, job, existing, fingerprint, faults)
             return done or _made(case, files, job, fingerprint, staged, faults)
     except (LockedError, UsageError) as error:
         return _not_done(case, error, job, faults)
 
 
-def _kept(case: InputCase, files: ResultFiles, job: _Job, existing: Existing, fingerprint: str) -> PredictedCase | None:
+def _kept(
+    case: InputCase,
+    files: ResultFiles,
+    job: _Job,
+    existing: Existing,
+    fingerprint: str,
+    faults: list[tuple[Failure, Exception]],
+) -> PredictedCase | None:
     """Return what is there already, if that is to be kept."""
     before = read_record_of(files.record_path) if existing == "keep" else None
     if before is None or not before.is_of(job.key, fingerprint) or not _is_whole(before, files, job):
@@ -241,7 +250,7 @@ def _kept(case: InputCase, files: ResultFiles, job: _Job, existing: Existing, fi
     job.reporter.log(f"{case.name}: kept, as nothing has changed")
     if before.marked:
         job.reporter.warning(" ".join((MARKED, *before.warnings)), case.name)
-    return _told(PredictedCase(case.name, "kept", _paths(files, before), before), job.reporter)
+    return _told("kept", case, files, before, job, faults)
 
 
 def _made(
@@ -271,7 +280,7 @@ def _made(
     except Exception as error:  # noqa: BLE001 - one case's fault must not stop a night's work; its trace is told
         return _not_done(case, error, job, faults)
     try:
-        written = _write(prediction, loaded, case, files, staged, job)
+        written, left_out = _write(prediction, loaded, case, files, staged, job)
     except (CancelledError, StorageError, OSError):
         raise  # the next case could not be written either
     except Exception as error:  # noqa: BLE001 - as above
@@ -279,14 +288,32 @@ def _made(
     if before is not None:
         kept = {kind: name for kind, name in before.files.items() if (files.folder / name).is_file()}
         written = {**kept, **written}
-    record = _record(prediction, loaded, case, job, fingerprint, written)
+        left_out = {**{kind: reason for kind, reason in before.left_out.items() if kind not in written}, **left_out}
+    record = _record(prediction, loaded, case, job, fingerprint, written, left_out)
     write_record_of(record, staged / files.record)
-    put_in_place(staged, files, stale)
-    return _told(PredictedCase(case.name, "predicted", _paths(files, record), record), reporter)
+    # What an earlier prediction found would stand for what this one did not.
+    put_in_place(staged, files, (*stale, *(files.name(kind) for kind in job.kinds if kind in left_out)))
+    return _told("predicted", case, files, record, job, faults)
 
 
-def _told(outcome: PredictedCase, reporter: Reporter) -> PredictedCase:
-    reporter.result(outcome.files, outcome.summary())
+def _told(
+    state: Literal["predicted", "kept"],
+    case: InputCase,
+    files: ResultFiles,
+    record: PredictionRecord,
+    job: _Job,
+    faults: list[tuple[Failure, Exception]],
+) -> PredictedCase:
+    """Tell what came of a case; it has failed where no format that was asked for can hold it."""
+    left_out = [kind for kind in job.kinds if kind in record.left_out]
+    if left_out and not set(job.kinds) - {CONFIDENCE, *left_out}:
+        sentence = f"{files.path(left_out[0])} was not written: {record.left_out[left_out[0]]}."
+        cure = "Write .seg.nrrd, .nii.gz or RTSTRUCT if an empty result is to be kept."
+        return _not_done(case, BadInputError(sentence, cure), job, faults)
+    for kind in left_out:
+        job.reporter.warning(f"no {kind} was written: {record.left_out[kind]}", case.name)
+    outcome = PredictedCase(case.name, state, _paths(files, record), record)
+    job.reporter.result(outcome.files, outcome.summary())
     return outcome
 
 
@@ -316,7 +343,8 @@ def _tell_others(before: PredictionRecord, case: InputCase, files: ResultFiles, 
 
 
 def _is_whole(record: PredictionRecord, files: ResultFiles, job: _Job) -> bool:
-    kinds = (*job.kinds, *((STRUCTURES,) if STRUCTURES in record.files else ()))
+    kinds = [kind for kind in job.kinds if kind not in record.left_out]
+    kinds += [STRUCTURES] if STRUCTURES in record.files else []
     return all(record.files.get(kind) == files.name(kind) and files.path(kind).is_file() for kind in kinds)
 
 
@@ -327,8 +355,8 @@ def _paths(files: ResultFiles, record: PredictionRecord) -> dict[str, Path]:
 
 def _write(
     prediction: Prediction, loaded: LoadedInput, case: InputCase, files: ResultFiles, staged: Path, job: _Job
-) -> dict[str, str]:
-    """Write all files but the record, and return their names by kind."""
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Write all files but the record, and return their names by kind, and why kinds were left out."""
     kinds = list(job.kinds)
     if loaded.no_source is not None and any(kind in DICOM_FORMATS for kind in kinds):
         raise loaded.no_source
@@ -336,9 +364,8 @@ def _write(
     empty = not any(found[key] for key in job.keys)
     if empty:
         job.reporter.warning("no structure was found", case.name)
-    if empty and "dicom-seg" in kinds and len(set(kinds) - {CONFIDENCE}) > 1:
-        job.reporter.warning("no DICOM SEG was written, as DICOM has no empty one", case.name)
-        kinds.remove("dicom-seg")
+    left_out = {"dicom-seg": _NO_EMPTY_SEG} if empty and "dicom-seg" in kinds else {}
+    kinds = [kind for kind in kinds if kind not in left_out]
     if files.structures and not prediction.exclusive and any(kind in LABEL_MAPS for kind in kinds):
         kinds.append(STRUCTURES)
     for number, kind in enumerate(kinds):
@@ -357,7 +384,7 @@ def _write(
             source = loaded.source if kind in DICOM_FORMATS else None
             prediction.write(path, source, kind, keys=job.keys)
     job.reporter.progress("writing", len(kinds), len(kinds))
-    return {kind: files.name(kind) for kind in kinds}
+    return {kind: files.name(kind) for kind in kinds}, left_out
 
 
 def _record(
@@ -367,6 +394,7 @@ def _record(
     job: _Job,
     fingerprint: str,
     written: dict[str, str],
+    left_out: dict[str, str],
 ) -> PredictionRecord:
     counts = prediction.structures.voxel_counts()
     label_set = prediction.structures.label_set
@@ -398,6 +426,7 @@ def _record(
         },
         changes=prediction.changes,
         files=written,
+        left_out=left_out,
         seconds=round(prediction.seconds, 2),
     )
 

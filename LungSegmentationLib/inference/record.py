@@ -84,6 +84,9 @@ class PredictionRecord(_Part):
         Of :func:`prediction_key`: the same for the same models, options and software.
     files
         File names by format.
+    left_out
+        Formats that were asked for and cannot hold this result, each with the reason: nothing was found, and DICOM
+        has no empty SEG.
     marked
         Whether the CT lies outside what the models are made for.
     warnings
@@ -107,6 +110,7 @@ class PredictionRecord(_Part):
     structures: dict[str, StructureRecord]
     changes: tuple[str, ...] = ()
     files: dict[str, str] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict)
     seconds: float
 
     def is_of(self, key: str, fingerprint: str) -> bool:

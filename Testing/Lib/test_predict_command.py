@@ -1,32 +1,23 @@
-"""``lungseg predict``: what it writes lies on the CT, all of a case or none, and never over what is there."""
+"""``lungseg predict``: what it writes lies on the CT, in every format, and is found again by an evaluation."""
 
 from __future__ import annotations
 
 import dataclasses
-import errno
-import gc
-import gzip
 import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import ct_files
 import highdicom
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-import torch
-from predict_files import KEYS, phantom, write_model, write_phantom
-from training_files import Recorder
+from predict_files import KEYS, phantom
+from predict_runs import DICOM_FORMATS, FAST, Place, labels, lungseg, make_place, of, one_thread, visible
 from typer.testing import CliRunner
 
 from LungSegmentationLib.cli import app
@@ -34,57 +25,29 @@ from LungSegmentationLib.dicom.contours import rasterize
 from LungSegmentationLib.dicom.ct import read_ct
 from LungSegmentationLib.dicom.rtstruct import read_rtstruct
 from LungSegmentationLib.dicom.scan import scan
-from LungSegmentationLib.errors import CancelledError, ExitCode, StorageError, UsageError
+from LungSegmentationLib.errors import ExitCode
 from LungSegmentationLib.evaluation.evaluate import score_loaded
 from LungSegmentationLib.evaluation.pairs import find_pairs
-from LungSegmentationLib.exporting import export_segmentation
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.inference.command import predict_command
-from LungSegmentationLib.inference.input_cases import DicomCase
-from LungSegmentationLib.inference.options import PredictionOptions
-from LungSegmentationLib.inference.prediction import Prediction
 from LungSegmentationLib.inference.predictor import Predictor
 from LungSegmentationLib.labels import load_label_set
 from LungSegmentationLib.phantom import PhantomOptions, make_patient
 from LungSegmentationLib.phantom.dicom_files import write_dicom
 
-ROOT = Path(__file__).resolve().parents[2]
-LABELS = load_label_set()
-FAST = PredictionOptions(device="cpu", precision="float32", confidence=False)
-DICOM_FORMATS = "nifti,seg.nrrd,dicom-seg,rtstruct"
-
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    model: Path
-    other: Path
-    overlapping: Path
-    dicom: Path
-    volume: Path
+def _one_thread() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    root = tmp_path_factory.mktemp("Vorhersage für 肺 mit Raum")
-    torch.set_num_threads(1)
-    for index in range(2):
-        write_phantom(root / "DICOM é" / f"Pätient {index}", index)
-    sitk.WriteImage(phantom().grid.image(phantom().ct), str(root / "Jane Doe.nii.gz"))
-    return Place(
-        write_model(root / "Modell 1.safetensors"),
-        write_model(root / "other.safetensors", software={"lungsegmentation": "0.0.1"}),
-        write_model(root / "keep.safetensors", overlap="keep"),
-        root / "DICOM é",
-        root / "Jane Doe.nii.gz",
-    )
+    return make_place(tmp_path_factory.mktemp("Vorhersage für 肺 mit Raum"))
+
+
+LABELS = load_label_set()
 
 
 @pytest.fixture(scope="module")
@@ -95,26 +58,6 @@ def whole(place: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     assert code == ExitCode.DONE, text
     (folder,) = out.iterdir()
     return folder, said
-
-
-def lungseg(*arguments: object) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the command with events; return its exit code, the events, and all that it wrote."""
-    flags = ("--device", "cpu", "--precision", "float32", "--events")
-    result = CliRunner().invoke(app, ["predict", *map(str, arguments), *flags])
-    lines = result.stdout.splitlines()
-    return result.exit_code, [json.loads(line) for line in lines if line.startswith("{")], result.output
-
-
-def of(said: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [event for event in said if event["event"] == kind]
-
-
-def labels(path: Path) -> np.ndarray:
-    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-
-
-def visible(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
 
 
 def test_the_label_map_lies_on_the_grid_of_the_ct_and_is_what_the_predictor_says(place: Place, whole: Any) -> None:
@@ -329,83 +272,6 @@ def test_structures_that_a_model_never_learned_are_not_held_against_it(place: Pl
         assert "gtv" in [score.key for score in score_loaded(pair.load(LABELS), LABELS).scores]
 
 
-def test_of_several_cts_one_fails_the_others_go_on_and_the_end_says_so(place: Place, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    shutil.copytree(place.dicom, tree)
-    files = ct_files.write_series(tree / "broken", np.zeros((8, 6, 7), np.uint16), PatientID="AAA broken")
-    files[3].unlink()
-    files[4].unlink()
-    code, said, text = lungseg(place.model, tree, tmp_path / "out")
-    assert code == ExitCode.BAD_INPUT
-    assert visible(tmp_path / "out") == {phantom(0).patient_id, phantom(1).patient_id}
-    assert of(said, "result")[-1]["summary"] == {"cases": 3, "predicted": 2, "kept": 0, "failed": 1}
-    assert "1 of 3 CTs could not be segmented" in of(said, "failed")[0]["message"]
-    assert "AAA_broken" in of(said, "failed")[0]["message"]
-    assert any("not segmented" in event["message"] for event in of(said, "warning"))
-    assert [event["done"] for event in of(said, "progress") if event["stage"] == "cases"][-1] == 3
-    assert "Traceback" not in text
-
-
-def test_a_single_ct_that_cannot_be_read_ends_with_its_own_sentence(place: Place, tmp_path: Path) -> None:
-    sitk.WriteImage(sitk.Image([9, 9, 9], sitk.sitkUInt8), str(tmp_path / "x.nii"))
-    code, said, _ = lungseg(place.model, tmp_path / "x.nii", tmp_path / "out" / "y.nii.gz")
-    assert code == ExitCode.BAD_INPUT
-    assert "8-bit" in of(said, "failed")[0]["message"]
-    assert not (tmp_path / "out").exists()
-
-
-def test_results_that_are_there_are_refused_kept_or_overwritten_as_asked(place: Place, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert lungseg(place.model, place.volume, out)[0] == ExitCode.DONE
-    result = out / "Jane_Doe" / "labels.nii.gz"
-    stamp = result.stat().st_mtime_ns
-    code, said, _ = lungseg(place.model, place.volume, out)
-    assert code == ExitCode.USAGE
-    assert "--overwrite" in of(said, "failed")[0]["hint"]
-    _, said, _ = lungseg(place.model, place.volume, out, "--keep")
-    assert of(said, "result")[-1]["summary"]["kept"] == 1
-    assert result.stat().st_mtime_ns == stamp
-    _, said, _ = lungseg(place.model, place.volume, out, "--overwrite")
-    assert of(said, "result")[-1]["summary"]["predicted"] == 1
-    assert result.stat().st_mtime_ns > stamp
-
-
-@pytest.mark.parametrize("change", ["model", "options", "ct", "file missing", "record damaged", "format"])
-def test_what_was_made_otherwise_or_is_not_whole_is_not_kept(place: Place, tmp_path: Path, change: str) -> None:
-    ct = Path(shutil.copy(place.volume, tmp_path / "p.nii.gz"))
-    out = tmp_path / "out"
-    folder = out / "p"
-    predict_command([place.model], ct, out, FAST)
-    model, options, formats = place.model, FAST, ()
-    if change == "model":
-        model = place.other
-    elif change == "options":
-        options = dataclasses.replace(FAST, augmentation="flip")
-    elif change == "ct":
-        sitk.WriteImage(phantom(1).grid.image(phantom(1).ct), str(ct))
-    elif change == "file missing":
-        (folder / "labels.nii.gz").unlink()
-    elif change == "record damaged":
-        (folder / "prediction.json").write_text('{"schema_version": 1, "cas')
-    else:
-        formats = ("nifti,seg.nrrd",)
-    assert predict_command([model], ct, out, options, formats=formats, existing="keep").count("predicted") == 1
-    assert predict_command([model], ct, out, options, formats=formats, existing="keep").count("kept") == 1
-    more = {"segmentation.seg.nrrd"} if formats else set()
-    assert visible(folder) == {"labels.nii.gz", "prediction.json", *more}
-
-
-def test_a_further_format_joins_the_record_of_the_same_prediction(place: Place, tmp_path: Path) -> None:
-    predict_command([place.model], place.volume, tmp_path / "a.nii.gz", FAST)
-    predict_command([place.model], place.volume, tmp_path / "a.seg.nrrd", FAST)
-    files = json.loads((tmp_path / "a.prediction.json").read_text())["files"]
-    assert files == {"nifti": "a.nii.gz", "seg.nrrd": "a.seg.nrrd"}
-    heard = Recorder()
-    predict_command([place.other], place.volume, tmp_path / "a.seg.nrrd", FAST, existing="overwrite", reporter=heard)
-    assert any("a.nii.gz is of an earlier prediction" in event.message for event in heard.of("warning"))
-    assert json.loads((tmp_path / "a.prediction.json").read_text())["files"] == {"seg.nrrd": "a.seg.nrrd"}
-
-
 def test_a_model_that_keeps_overlaps_writes_every_structure_as_predicted(place: Place, tmp_path: Path) -> None:
     predict_command([place.overlapping], place.volume, tmp_path, FAST, formats=("nifti,seg.nrrd",))
     folder = tmp_path / "Jane_Doe"
@@ -447,374 +313,6 @@ def test_an_ensemble_is_written_with_all_its_models(place: Place, tmp_path: Path
     # Trained by an older version: that is said, and written down.
     assert any("older version" in event["message"] for event in of(said, "warning"))
     assert any("older version" in text for text in record["warnings"])
-
-
-def test_a_marked_result_says_so_in_every_file_and_aloud(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict = Predictor.predict
-    monkeypatch.setattr(
-        Predictor,
-        "predict",
-        lambda *a, **k: dataclasses.replace(predict(*a, **k), warnings=("It has only 2 slices.",)),
-    )
-    code, said, _ = lungseg(place.model, place.dicom / "Pätient 0", tmp_path / "out", "-f", DICOM_FORMATS)
-    assert code == ExitCode.DONE
-    (folder,) = (tmp_path / "out").iterdir()
-    assert any("CHECK THIS RESULT" in event["message"] for event in of(said, "warning"))
-    for name in ("segmentation.seg.dcm", "segmentation.rtstruct.dcm"):
-        assert "OUTSIDE MODEL RANGE" in pydicom.dcmread(folder / name).SeriesDescription
-    assert "OUTSIDE MODEL RANGE" in sitk.ReadImage(str(folder / "segmentation.seg.nrrd")).GetMetaData(
-        "LungSegmentation_Description"
-    )
-    # The header's own field, 80 bytes from byte 148 on (NIfTI-1).
-    assert b"OUTSIDE MODEL RANGE" in gzip.decompress((folder / "labels.nii.gz").read_bytes())[148:228]
-    record = json.loads((folder / "prediction.json").read_text())
-    assert record["marked"] is True
-    assert "It has only 2 slices." in record["warnings"]
-    assert of(said, "result")[0]["summary"]["marked"] is True
-    _, said, _ = lungseg(place.model, place.dicom / "Pätient 0", tmp_path / "out", "-f", DICOM_FORMATS, "--keep")
-    assert of(said, "result")[0]["summary"]["state"] == "kept"
-    assert any("CHECK THIS RESULT" in e["message"] and "only 2 slices" in e["message"] for e in of(said, "warning"))
-
-
-@pytest.mark.parametrize("name", ["labels.nii.gz", "labels.nrrd", "labels.mha", "segmentation.seg.nrrd", "structures"])
-@pytest.mark.parametrize("becomes", ["p.seg.dcm", "p.rtstruct.dcm", "p.nii", "p.mha"])
-def test_a_mark_outlives_every_change_of_format(
-    marked: Path, place: Place, tmp_path: Path, name: str, becomes: str
-) -> None:
-    source = place.dicom / "Pätient 0"
-    segmentation = next(marked.glob(f"{name}*"))
-    export_segmentation(segmentation, tmp_path / becomes, source=source)
-    again = tmp_path / "again.nrrd"
-    export_segmentation(tmp_path / becomes, again, source=source)
-    assert "OUTSIDE MODEL RANGE" in sitk.ReadImage(str(again)).GetMetaData("LungSegmentation_Description")
-
-
-@pytest.fixture(scope="module")
-def marked(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is written of a marked prediction of a model that keeps overlaps."""
-    out = tmp_path_factory.mktemp("marked")
-    with pytest.MonkeyPatch.context() as patch:
-        predict = Predictor.predict
-        patch.setattr(Predictor, "predict", lambda *a, **k: dataclasses.replace(predict(*a, **k), warnings=("Odd.",)))
-        kinds = "nifti,nrrd,mha,seg.nrrd"
-        predict_command([place.overlapping], place.dicom / "Pätient 0", out, FAST, formats=(kinds,))
-    return out / phantom().patient_id
-
-
-def test_nothing_found_is_a_warning_and_a_dicom_seg_is_left_out(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict = Predictor.predict
-
-    def nothing(*arguments: Any, **options: Any) -> Prediction:
-        prediction = predict(*arguments, **options)
-        prediction.structures.bits[...] = 0
-        return prediction
-
-    monkeypatch.setattr(Predictor, "predict", nothing)
-    source = place.dicom / "Pätient 0"
-    code, said, _ = lungseg(place.model, source, tmp_path / "out", "-f", DICOM_FORMATS)
-    assert code == ExitCode.DONE
-    (folder,) = (tmp_path / "out").iterdir()
-    assert visible(folder) == {
-        "labels.nii.gz",
-        "segmentation.seg.nrrd",
-        "segmentation.rtstruct.dcm",
-        "prediction.json",
-    }
-    assert any("no structure was found" in event["message"] for event in of(said, "warning"))
-    code, said, _ = lungseg(place.model, source, tmp_path / "only.seg.dcm")
-    assert code == ExitCode.BAD_INPUT
-    assert "no structure was found" in of(said, "failed")[0]["message"]
-
-
-def test_one_ct_is_in_memory_at_a_time(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load, alive = DicomCase.load, []
-
-    def counted(case: DicomCase) -> Any:
-        gc.collect()
-        assert not any(reference() for reference in alive)
-        loaded = load(case)
-        alive.append(weakref.ref(loaded))
-        return loaded
-
-    monkeypatch.setattr(DicomCase, "load", counted)
-    assert predict_command([place.model], place.dicom, tmp_path, FAST).count("predicted") == 2
-
-
-def test_what_cannot_be_meant_is_refused_before_anything_is_touched(place: Place, tmp_path: Path) -> None:
-    cohort = tmp_path / "cohort"
-    (cohort / "cases" / "P1").mkdir(parents=True)
-    (cohort / "cohort.json").write_text("{}")
-    (cohort / "cases" / "P1" / "case.json").write_text("{}")
-    shutil.copy(place.volume, cohort / "cases" / "P1" / "ct.nii.gz")
-    ct = Path(shutil.copy(place.volume, tmp_path / "ct.nii.gz"))
-    before = sorted(path for path in tmp_path.rglob("*"))
-    for source, out, formats, said in (
-        (place.dicom, tmp_path / "a.nii.gz", (), "one file, but there are 2"),
-        (ct, tmp_path / "a.rtstruct.dcm", (), "the input is none"),
-        (ct, tmp_path / "a", ("dicom-seg",), "the input is none"),
-        (ct, tmp_path / "a.stl", (), "does not tell"),
-        (ct, tmp_path / "a.nii.gz", ("seg.nrrd",), "ends as a nifti"),
-        (ct, tmp_path / "a", ("nii",), "no format"),
-        (ct, ct, (), "would be overwritten"),
-        (cohort, cohort / "cases", (), "belongs to a cohort"),
-        (ct, cohort, (), "belongs to a cohort"),
-        (ct, place.model, (), "is a file"),
-        (ct, tmp_path / ".nii.gz", (), "no name"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            predict_command([place.model], source, out, FAST, formats=formats, existing="overwrite")
-    assert sorted(path for path in tmp_path.rglob("*")) == before
-    assert lungseg(place.model, place.volume, tmp_path / "a", "--tta", "most")[0] == ExitCode.USAGE
-    assert lungseg(place.volume, place.volume, tmp_path / "a")[0] == ExitCode.BAD_INPUT
-
-
-def test_cancelled_in_the_middle_what_was_finished_stays_and_nothing_else(place: Place, tmp_path: Path) -> None:
-    def second_begins(heard: Recorder) -> bool:
-        return sum(event.stage == "prediction" and event.done > 0 for event in heard.of("progress")) > 2
-
-    heard = Recorder(second_begins)
-    options = dataclasses.replace(FAST, batch_size=4)
-    with pytest.raises(CancelledError):
-        predict_command([place.model], place.dicom, tmp_path, options, formats=("nifti,rtstruct",), reporter=heard)
-    first, second = (phantom(index).patient_id for index in range(2))
-    assert not (tmp_path / second).exists()
-    assert not (tmp_path / first).exists() or "prediction.json" in visible(tmp_path / first)
-
-
-def test_cancelled_while_writing_what_was_there_is_whole(place: Place, tmp_path: Path) -> None:
-    source, formats = place.dicom / "Pätient 0", (DICOM_FORMATS,)
-    done = predict_command([place.model], source, tmp_path, FAST, formats=formats)
-    folder = done.cases[0].files["record"].parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    heard = Recorder(lambda heard: any(event.stage == "writing" and event.done == 2 for event in heard.of("progress")))
-    with pytest.raises(CancelledError):
-        predict_command([place.other], source, tmp_path, FAST, formats=formats, existing="overwrite", reporter=heard)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="there a signal ends the process at once")
-def test_a_signal_in_the_middle_ends_with_4_and_leaves_nothing(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict = Predictor.predict
-
-    def interrupted(*arguments: Any, **options: Any) -> Prediction:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return predict(*arguments, **options)
-
-    monkeypatch.setattr(Predictor, "predict", interrupted)
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / "out" / "a.nii.gz")
-    assert code == ExitCode.CANCELLED
-    assert of(said, "cancelled")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit for the size of a file")
-@pytest.mark.parametrize("kind", ["nifti", "nrrd", "seg.nrrd", "dicom-seg", "rtstruct", "confidence"])
-def test_on_a_full_disk_nothing_new_is_there_and_what_was_there_is_whole(
-    place: Place, tmp_path: Path, kind: str
-) -> None:
-    import resource
-
-    options = dataclasses.replace(FAST, confidence=kind == "confidence")
-    formats = ("seg.nrrd",) if kind == "confidence" else (kind,)
-    source = place.dicom / "Pätient 0"
-    done = predict_command([place.model], source, tmp_path, options, formats=formats)
-    folder = done.cases[0].files["record"].parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (done.cases[0].files[kind].stat().st_size // 2, limits[1]))
-    try:
-        with pytest.raises(StorageError) as refused:
-            predict_command([place.other], source, tmp_path, options, formats=formats, existing="overwrite")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(folder / done.cases[0].files[kind].name) in str(refused.value)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-
-def test_without_room_for_the_record_nothing_new_is_there_and_the_next_case_is_not_tried(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, *_: Any, **__: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_text", full)
-    code, said, _ = lungseg(place.model, place.dicom, tmp_path / "out")
-    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-    assert "the disk is full" in of(said, "failed")[0]["hint"]
-    assert list((tmp_path / "out").iterdir()) == []
-    assert not of(said, "result")
-
-
-def test_a_folder_that_cannot_be_written_is_said_before_the_work(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Predictor, "predict", lambda *_a, **_k: pytest.fail("the work was done for nothing"))
-    (tmp_path / "file").write_text("in the way")
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / "file" / "deeper" / "a.nii.gz")
-    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-    assert "a part of this path is a file" in of(said, "failed")[0]["hint"]
-    if Path("/proc/self").exists():
-        for output in ("/proc/results", "/proc/p.nii.gz"):
-            code, said, _ = lungseg(place.model, place.volume, output)
-            assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-            assert ".lock" not in of(said, "failed")[0]["message"]
-    mkdir = os.mkdir
-
-    def refused(path: Any, *arguments: Any, **options: Any) -> None:
-        if ".partial" in str(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        mkdir(path, *arguments, **options)
-
-    monkeypatch.setattr(os, "mkdir", refused)
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / "out")
-    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-    assert "may write to" in of(said, "failed")[0]["hint"]
-
-
-def test_odd_places_are_said_in_a_sentence(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / ("x" * 300))
-    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-    assert "too long" in of(said, "failed")[0]["hint"]
-    (tmp_path / "a.nii.gz").mkdir()
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / "a.nii.gz", "-f", "seg.nrrd")
-    assert code == ExitCode.DONE  # a folder, whatever its name
-    (tmp_path / "out" / "Jane_Doe" / "labels.nii.gz").mkdir(parents=True)
-    code, said, _ = lungseg(place.model, place.volume, tmp_path / "out", "--overwrite")
-    assert (code, of(said, "failed")[0]["kind"]) == (ExitCode.BAD_INPUT, "storage")
-    assert visible(tmp_path / "out" / "Jane_Doe") == {"labels.nii.gz"}
-    predict = Predictor.predict
-
-    def meanwhile_removed(*arguments: Any, **options: Any) -> Prediction:
-        shutil.rmtree(tmp_path / "gone")
-        return predict(*arguments, **options)
-
-    monkeypatch.setattr(Predictor, "predict", meanwhile_removed)
-    assert lungseg(place.model, place.volume, tmp_path / "gone" / "a.seg.nrrd")[0] == ExitCode.DONE
-    assert visible(tmp_path / "gone") == {"a.seg.nrrd", "a.prediction.json"}
-    monkeypatch.setattr(Predictor, "predict", predict)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names that are not Unicode")
-def test_a_name_that_is_no_unicode_fails_alone(place: Place, tmp_path: Path) -> None:
-    folder = tmp_path / "Latin"
-    folder.mkdir()
-    shutil.copy(place.volume, Path(os.fsdecode(os.fsencode(folder) + b"/M\xfcller.nii.gz")))
-    shutil.copy(place.volume, folder / "plain.nii.gz")
-    shutil.copy(place.volume, Path(os.fsdecode(os.fsencode(folder) + b"/B\xe9.nrrd")))
-    code, said, text = lungseg(place.model, folder, tmp_path / "out")
-    assert code == ExitCode.BAD_INPUT, text
-    assert of(said, "result")[-1]["summary"] == {"cases": 3, "predicted": 1, "kept": 0, "failed": 2}
-    assert "not in UTF-8" in of(said, "failed")[0]["message"]
-    assert visible(tmp_path / "out") == {"plain"}
-
-
-_KILLED = """
-import os, pathlib, signal, sys
-import torch
-from LungSegmentationLib.inference.command import predict_command
-from LungSegmentationLib.inference.options import PredictionOptions
-
-torch.set_num_threads(1)
-replace, calls = pathlib.Path.replace, [0]
-
-def killed(self, target):
-    calls[0] += 1
-    if calls[0] == int(sys.argv[4]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replace(self, target)
-
-pathlib.Path.replace = killed
-model, source, out = map(pathlib.Path, sys.argv[1:4])
-options = PredictionOptions(device="cpu", precision="float32", confidence=False)
-predict_command([model], source, out, options, formats=("nifti,rtstruct",), existing="overwrite")
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
-@pytest.mark.parametrize(("at", "survives"), [(2, True), (5, False)], ids=["while writing", "while moving"])
-def test_killed_leaves_nothing_that_a_next_call_takes_for_done(
-    place: Place, tmp_path: Path, at: int, survives: bool
-) -> None:
-    source, out, formats = place.dicom / "Pätient 0", tmp_path / "out", ("nifti,rtstruct",)
-    done = predict_command([place.model], source, out, FAST, formats=formats)
-    folder = done.cases[0].files["record"].parent
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    child = subprocess.run(
-        [sys.executable, "-c", _KILLED, place.other, source, out, str(at)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    shown = {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
-    if survives:
-        assert shown == before
-    else:
-        assert "prediction.json" not in shown
-    again = predict_command([place.other], source, out, FAST, formats=formats, existing="keep")
-    assert again.count("predicted") == 1
-    assert "prediction.json" in visible(folder)
-    # What the killed one left goes when it surely belongs to nobody.
-    for left in folder.glob(".partial-*"):
-        os.utime(left, (0, 0))
-    predict_command([place.other], source, out, FAST, formats=formats, existing="overwrite")
-    assert visible(folder) == {"labels.nii.gz", "segmentation.rtstruct.dcm", "prediction.json"}
-
-
-def test_results_that_another_prediction_is_writing_are_left_to_it_and_the_others_are_done(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict, inner = Predictor.predict, []
-
-    def twice(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
-        if not inner:  # while the first CT is segmented, somebody else begins with the same
-            inner.append(None)
-            inner[0] = lungseg(place.other, place.dicom, tmp_path / "out")
-        return predict(self, *arguments, **options)
-
-    monkeypatch.setattr(Predictor, "predict", twice)
-    code, said, _ = lungseg(place.model, place.dicom, tmp_path / "out")
-    other_code, other_said, _ = inner[0]
-    assert other_code == ExitCode.BAD_INPUT
-    assert of(other_said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 0, "failed": 1}
-    assert "being written" in of(other_said, "failed")[0]["message"]
-    # What the other one has made meanwhile is not replaced unasked, as at the start.
-    assert code == ExitCode.BAD_INPUT
-    assert of(said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 0, "failed": 1}
-    assert "exists already" in of(said, "failed")[0]["message"]
-    models = [
-        json.loads((tmp_path / "out" / phantom(index).patient_id / "prediction.json").read_text())["models"][0]["file"]
-        for index in range(2)
-    ]
-    assert models == [place.model.name, place.other.name]
-    for index in range(2):
-        assert visible(tmp_path / "out" / phantom(index).patient_id) == {"labels.nii.gz", "prediction.json"}
-
-
-def test_of_two_at_once_the_one_that_keeps_takes_what_the_other_has_finished(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    predict, inner = Predictor.predict, []
-
-    def twice(self: Predictor, *arguments: Any, **options: Any) -> Prediction:
-        if not inner:
-            inner.append(None)
-            inner[0] = lungseg(place.model, place.dicom, tmp_path / "out", "--keep")
-        return predict(self, *arguments, **options)
-
-    monkeypatch.setattr(Predictor, "predict", twice)
-    code, said, _ = lungseg(place.model, place.dicom, tmp_path / "out", "--keep")
-    assert of(inner[0][1], "result")[-1]["summary"]["predicted"] == 1
-    assert code == ExitCode.DONE
-    assert of(said, "result")[-1]["summary"] == {"cases": 2, "predicted": 1, "kept": 1, "failed": 0}
 
 
 def test_the_folder_of_a_run_stands_for_its_best_model(place: Place, tmp_path: Path) -> None:
