@@ -30,6 +30,10 @@ LOGICS = {
 }
 
 
+FIRST = 10.0
+"""Priority of an observer that has to come before those of the views."""
+
+
 class Session:
     """The scene, the application logic and the logics of modules.
 
@@ -99,7 +103,9 @@ class Session:
                 self._add_item(node)
 
         self.scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, add_item)
-        self.scene.AddObserver(slicer.vtkMRMLScene.EndBatchProcessEvent, lambda *_: self._add_items())
+        # As in Slicer before the views hear of it: they would climb for ever through items that have no parent yet.
+        for event in (slicer.vtkMRMLScene.EndImportEvent, slicer.vtkMRMLScene.EndBatchProcessEvent):
+            self.scene.AddObserver(event, lambda *_: self._add_items(), FIRST)
 
     def _add_item(self, node: Any) -> None:
         if (
@@ -115,5 +121,7 @@ class Session:
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     def _add_items(self) -> None:
+        # Puts the items of an imported scene where they belong; to ask for the node does not.
+        slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(self.scene)
         for index in range(self.scene.GetNumberOfNodes()):
             self._add_item(self.scene.GetNthNode(index))
