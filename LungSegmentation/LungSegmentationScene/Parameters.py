@@ -15,8 +15,8 @@ from slicer import (
 )
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-# Slicer 5.8 knows a union of node types by this spelling only.
-LabelsNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode]  # noqa: UP007
+# Slicer knows a union of node types by this spelling only, and takes "no node" only where None is one of the types.
+LabelsNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
 
 
 @parameterNodeWrapper

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import numpy as np
 import pydicom
@@ -79,6 +79,20 @@ def test_parameters_come_back_with_their_scene(runtime: Runtime, tmp_path: Path,
     again = Parameters(logic.getParameterNode())
     assert (again.folder, again.epochs, again.smooth) == ("/データ/a b", 7, True)
     assert again.volume.GetName() == "CT"
+
+
+def test_a_choice_of_several_kinds_of_nodes_has_to_allow_none(runtime: Runtime) -> None:
+    @parameterNodeWrapper
+    class Parameters:
+        labels: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
+
+    assert Parameters(slicer.vtkMRMLScriptedModuleNode()).labels is None
+
+    class Refused:
+        labels: Union[slicer.vtkMRMLSegmentationNode, slicer.vtkMRMLLabelMapVolumeNode]  # noqa: UP007
+
+    with pytest.raises(TypeError, match="None"):
+        parameterNodeWrapper(Refused)
 
 
 def test_a_dialog_that_nobody_expects_fails_instead_of_waiting(runtime: Runtime) -> None:

@@ -203,9 +203,11 @@ _METHODS: dict[str, Any] = {
 
 def _node_classes(kind: Any) -> tuple[type, ...]:
     options = [item for item in typing.get_args(kind) if item is not type(None)] or [kind]
-    if all(isinstance(item, type) and issubclass(item, slicer.vtkMRMLNode) for item in options):
-        return tuple(options)
-    return ()
+    if not all(isinstance(item, type) and issubclass(item, slicer.vtkMRMLNode) for item in options):
+        return ()
+    if len(options) > 1 and type(None) not in typing.get_args(kind):
+        raise TypeError(f"Slicer cannot write None, the value before a choice, to a parameter of type {kind}")
+    return tuple(options)
 
 
 def build() -> ModuleType:
