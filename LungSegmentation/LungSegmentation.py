@@ -220,11 +220,11 @@ class LungSegmentationLogic(ScriptedLoadableModuleLogic):
         return Training.startTraining(cohort, run, resume=resume, **settings)
 
     def segment(self, ct, model: Path | str, wait: bool = True, **options: object):
-        """Segment a CT node (or a list of them) with a model.
+        """Segment a CT node, a list of them, or every frame of a sequence node with a model.
 
         Returns
         -------
-        vtkMRMLSegmentationNode, list or SceneJob
+        vtkMRMLSegmentationNode, list, vtkMRMLSequenceNode or SceneJob
             The result; the running job where ``wait`` is False.
         """
         from LungSegmentationScene import Inference

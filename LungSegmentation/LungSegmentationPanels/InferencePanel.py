@@ -1,11 +1,11 @@
-"""Inference: a CT and a model are chosen, Apply segments; several CTs or a folder in batch; results out as files."""
+"""Inference: a CT and a model are chosen, Apply segments; several CTs, a sequence or a folder; results as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import qt
-from LungSegmentationScene import Inference, Models, Runs
+from LungSegmentationScene import Inference, Models, Runs, Sequences
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Jobs import CANCELLED, FINISHED, SceneJob, findJob
 from slicer.i18n import tr as _
@@ -16,6 +16,7 @@ from LungSegmentationPanels.InferenceTexts import (
     modelText,
     modelToolTip,
     resultText,
+    sequenceText,
     withEnding,
 )
 from LungSegmentationPanels.JobBar import JobBar
@@ -52,6 +53,7 @@ class InferencePanel(Panel):
         ui.inferenceModelFileButton.connect("clicked()", self.onChooseFile)
         ui.inferenceApplyButton.connect("clicked()", self.onApply)
         ui.inferenceBatchButton.connect("clicked()", self.onSegmentChecked)
+        ui.inferenceSequenceButton.connect("clicked()", self.onSegmentSequence)
         ui.inferenceBatchFolderButton.connect("clicked()", self.onSegmentFolder)
         ui.inferenceBatchComboBox.connect("checkedNodesChanged()", self.updateState)
         ui.inferenceExportFormatComboBox.connect("currentIndexChanged(int)", self._onFormatChosen)
@@ -118,6 +120,7 @@ class InferencePanel(Panel):
         checked = ui.inferenceBatchComboBox.checkedNodes()
         noneChecked = None if checked else _("Check CTs in the list.")
         self.allow(ui.inferenceBatchButton, busy or noneChecked or noModel)
+        self.allow(ui.inferenceSequenceButton, busy or self._sequenceReason() or noModel)
         self.allow(ui.inferenceBatchFolderButton, busy or self._folderReason() or noModel)
         if not self.exportBar.isRunning:
             self.allow(ui.inferenceExportButton, self._exportReason())
@@ -131,6 +134,10 @@ class InferencePanel(Panel):
         if self.model.problem:
             return self.model.problem, self.model.hint or _("Choose another model.")
         return None, ""
+
+    def _sequenceReason(self) -> str | None:
+        node = self.parameters.inferenceSequence
+        return _("Choose a sequence of CTs.") if node is None else Sequences.problem(node)
 
     def _folderReason(self) -> str | None:
         source, output = self.parameters.inferenceBatchInput.strip(), self.parameters.inferenceBatchOutput.strip()
@@ -238,6 +245,10 @@ class InferencePanel(Panel):
             return
         self._segment([self.parameters.inferenceVolume])
 
+    def onSegmentSequence(self) -> None:
+        """Segment every frame of the sequence."""
+        self._segment(self.parameters.inferenceSequence)
+
     def onSegmentChecked(self) -> None:
         """Segment the CTs that are checked in the list."""
         self._segment(list(self.ui.inferenceBatchComboBox.checkedNodes()))
@@ -258,7 +269,7 @@ class InferencePanel(Panel):
         )
         self.updateState()
 
-    def _segment(self, volumes: list) -> None:
+    def _segment(self, volumes) -> None:
         self.clearMessage()
         self.ui.inferenceResultLabel.visible = False
         try:
@@ -277,19 +288,25 @@ class InferencePanel(Panel):
         self._listener = job.listen(onFinished=self._onFinished)
 
     def _onFinished(self, job: SceneJob) -> None:
-        if isinstance(job, Inference.SegmentationJob):
+        if isinstance(job, Inference.SequenceJob):
+            if job.segmentationNode is not None and self.parameters is not None:
+                self.parameters.inferenceSegmentation = job.segmentationNode
+                self._showResult(sequenceText(job, errorColor(self.widget)))
+        elif isinstance(job, Inference.SegmentationJob):
             done = [case for case in job.cases.values() if case.node is not None]
             if done and self.parameters is not None:
                 self.parameters.inferenceSegmentation = done[-1].node
             if done:
-                label = self.ui.inferenceResultLabel
-                label.text = resultText(done, errorColor(self.widget))
-                label.visible = True
+                self._showResult(resultText(list(job.cases.values()), errorColor(self.widget)))
         elif job.state == FINISHED:
             self.say(folderSummary(job.result.summary))
         if job.state == CANCELLED:
             self.ui.inferenceResultLabel.visible = False
         self.updateState()
+
+    def _showResult(self, text: str) -> None:
+        self.ui.inferenceResultLabel.text = text
+        self.ui.inferenceResultLabel.visible = True
 
     # Export
 

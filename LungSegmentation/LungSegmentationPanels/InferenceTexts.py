@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 
 from LungSegmentationScene import Inference
-from LungSegmentationScene.Inference import Segmented
 from LungSegmentationScene.Models import ModelInfo
 from LungSegmentationScene.Runs import RunInfo
+from LungSegmentationScene.SegmentationJobs import Segmented, SequenceJob
 from slicer.i18n import tr as _
 
 from LungSegmentationPanels.TrainingTexts import deviceChoices, diceText
@@ -103,11 +103,11 @@ def resultText(cases: Sequence[Segmented], red: str) -> str:
     """Return what was found, with what has to be checked in front, as rich text."""
     parts = []
     for case in cases:
-        lines = []
-        if case.marked:
-            told = _("Check this result: the CT is outside of what the model was made for.")
-            lines.append(f'<b style="color:{red}">{escape(told)}</b>')
-        lines += [f'<span style="color:{red}">{escape(warning)}</span>' for warning in case.warnings]
+        if case.file is None:
+            told = _("{name} was not segmented; the log may tell why.").format(name=case.name)
+            parts.append(_red(told, red))
+            continue
+        lines = _checkLines(case.marked, case.warnings, red)
         found = [
             _("{name} {cc:.0f} cc").format(name=one["name"], cc=one["cc"])
             for one in case.structures.values()
@@ -121,6 +121,41 @@ def resultText(cases: Sequence[Segmented], red: str) -> str:
             lines.append(escape(_("Not found: {names}.").format(names=", ".join(missing))))
         parts.append("<br>".join(lines))
     return "<br>".join(parts)
+
+
+def sequenceText(job: SequenceJob, red: str) -> str:
+    """Return what was found in the frames of a sequence, with what has to be checked in front, as rich text."""
+    cases = list(job.cases.values())
+    warnings = [f"{case.name}: {text}" for case in cases for text in case.warnings]
+    lines = _checkLines(any(case.marked for case in cases), warnings, red)
+    found, missing = [], []
+    for key, first in cases[0].structures.items():
+        volumes = [case.structures[key]["cc"] for case in cases if case.structures.get(key, {}).get("voxels")]
+        if volumes:
+            span = {f"{min(volumes):.0f}", f"{max(volumes):.0f}"}
+            found.append(_("{name} {cc} cc").format(name=first["name"], cc="–".join(sorted(span, key=int))))
+        if len(volumes) < len(cases):
+            count = _("{name} in {count} of {all} frames").format(
+                name=first["name"], count=len(cases) - len(volumes), all=len(cases)
+            )
+            missing.append(count)
+    head = f"<b>{escape(job.sequenceNode.GetName())}</b>"
+    lines.append(f"{head}: {escape(', '.join(found) or _('Nothing was found.'))}")
+    if missing and found:
+        lines.append(escape(_("Not found: {names}.").format(names=", ".join(missing))))
+    lines.append(escape(_("{count} frames; browse them with the module Sequences.").format(count=len(cases))))
+    return "<br>".join(lines)
+
+
+def _checkLines(marked: bool, warnings: Sequence[str], red: str) -> list[str]:
+    lines = []
+    if marked:
+        lines.append(f"<b>{_red(_('Check this result: the CT is outside of what the model was made for.'), red)}</b>")
+    return lines + [_red(warning, red) for warning in warnings]
+
+
+def _red(text: str, red: str) -> str:
+    return f'<span style="color:{red}">{escape(text)}</span>'
 
 
 def withEnding(path: Path, ending: str) -> Path:

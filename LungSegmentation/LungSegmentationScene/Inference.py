@@ -1,32 +1,23 @@
-"""CTs of the scene segmented by a job, results back into the scene; folders in batch; results out as files.
-
-A result is a segmentation node under its CT's study with names, colors and terminology of the structures and the CT's
-geometry. It remembers model and warnings; what the model was not made for is marked in its name.
-"""
+"""CTs of the scene and folders segmented by a job, and results out as files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
 
-from LungSegmentationScene import Segmentations, Volumes
+from LungSegmentationScene import Volumes
 from LungSegmentationScene.Errors import SceneError
-from LungSegmentationScene.Jobs import FAILED, FINISHED, JobFailure, SceneJob
-from LungSegmentationScene.Models import modelName
+from LungSegmentationScene.Jobs import SceneJob
+from LungSegmentationScene.SegmentationJobs import KEY, MARKED_ATTRIBUTE, SegmentationJob, SequenceJob
 from LungSegmentationScene.SegmentFiles import readSegments
-from LungSegmentationScene.VolumeFiles import VolumeData, readVolume, writeNrrd
 
-KEY = "Inference.segment"
+__all__ = ["KEY", "MARKED_ATTRIBUTE", "SegmentationJob", "SequenceJob"]
+
 BATCH_KEY = "Inference.batch"
 EXPORT_KEY = "Inference.export"
-
-MODEL_ATTRIBUTE = "LungSegmentation.Model"
-MARKED_ATTRIBUTE = "LungSegmentation.Marked"
-"""On a segmentation whose CT lies outside of what the model was made for."""
 
 MARKED_DESCRIPTION = "Automatic, research only, OUTSIDE MODEL RANGE: check"
 """Series description of such a segmentation in DICOM; not translated, as other systems read it."""
@@ -35,132 +26,6 @@ FORMATS = {".nii.gz": "nifti", ".seg.nrrd": "seg.nrrd", ".seg.dcm": "dicom-seg",
 """Formats of an exported segmentation by the ending of its file."""
 
 DICOM_FORMATS = ("dicom-seg", "rtstruct")
-
-
-@dataclass
-class Segmented:
-    """What became of one CT.
-
-    Attributes
-    ----------
-    volumeId, name
-        The CT node.
-    nodeId
-        The segmentation node; empty until it is there.
-    marked, warnings
-        Whether and why a person has to look at it more closely.
-    structures
-        By key, as in the record of the prediction: ``name``, ``cc``, ``confidence``.
-    reason
-        Why it was not segmented.
-    """
-
-    volumeId: str
-    name: str
-    nodeId: str = ""
-    marked: bool = False
-    warnings: list[str] = field(default_factory=list)
-    structures: dict = field(default_factory=dict)
-    reason: str = ""
-    file: Path | None = None
-
-    @property
-    def node(self):
-        """The segmentation node; None if it is not there (any more)."""
-        return slicer.mrmlScene.GetNodeByID(self.nodeId) if self.nodeId else None
-
-
-class SegmentationJob(SceneJob):
-    """Segments CT nodes; when it is finished, :attr:`cases` know their segmentation nodes.
-
-    Parameters
-    ----------
-    volumeNodes
-        The CTs; their voxels are copied now and written beside the event loop.
-    model
-        The model file.
-    arguments
-        Further options of ``lungseg predict``.
-
-    Raises
-    ------
-    SceneError
-        If a CT holds no image, or lies under a transform.
-    """
-
-    def __init__(self, volumeNodes: Sequence, model: Path, arguments: Sequence[str] = ()) -> None:
-        self.model = Path(model)
-        self.cases: dict[str, Segmented] = {}
-        volumes: dict[str, VolumeData] = {}
-        for node in volumeNodes:
-            data = readVolume(node)
-            name = _freeName(data.name, volumes)
-            volumes[name] = data
-            self.cases[name] = Segmented(node.GetID(), data.name)
-
-        def prepare(folder: Path) -> None:
-            for name in list(volumes):
-                place = folder / "input" / name
-                place.mkdir(parents=True)
-                data = volumes.pop(name)
-                writeNrrd(place / "ct.nrrd", [data.array], data.lattice)
-
-        title = _("Segmenting {name}").format(name=next(iter(self.cases.values())).name)
-        if len(self.cases) > 1:
-            title = _("Segmenting {count} CTs").format(count=len(self.cases))
-        command = ["predict", str(self.model), "{folder}/input", "{folder}/output", "--format", "seg.nrrd", *arguments]
-        super().__init__(command, key=KEY, title=title, prepare=prepare)
-        self.spoken = {f"{{folder}}/input/{name}/ct.nrrd": f"“{case.name}”" for name, case in self.cases.items()}
-        self.listen(onEvent=self._onEvent)
-
-    @property
-    def nodes(self) -> list:
-        """The segmentation nodes that there are."""
-        return [case.node for case in self.cases.values() if case.node is not None]
-
-    def _onEvent(self, event) -> None:
-        if event.event == "warning" and event.subject in self.cases:
-            case = self.cases[event.subject]
-            if event.message not in case.warnings:
-                case.warnings.append(event.message)
-        elif event.event == "result" and event.summary.get("case") in self.cases:
-            case = self.cases[event.summary["case"]]
-            case.file = Path(event.paths["seg.nrrd"])
-            case.marked = bool(event.summary.get("marked"))
-            case.warnings = [str(text) for text in event.summary.get("warnings") or ()]
-            case.structures = dict(event.summary.get("structures") or {})
-
-    def _end(self, state: str) -> None:
-        # The temporary folder goes with the end, so the results are taken over before it is told.
-        if state in (FINISHED, FAILED):
-            try:
-                for case in self.cases.values():
-                    if case.file is not None:
-                        case.nodeId = _takeOver(case, self.model).GetID()
-            except SceneError as error:
-                state, self.failure = FAILED, JobFailure(error.sentence, error.hint, "scene")
-        super()._end(state)
-
-
-def _takeOver(case: Segmented, model: Path):
-    volume = slicer.mrmlScene.GetNodeByID(case.volumeId)
-    if volume is None:
-        raise SceneError(
-            _("“{name}” is not in the scene any more.").format(name=case.name), _("Segment it again if it is needed.")
-        )
-    name = resultName(volume.GetName(), model, case.marked)
-    node = Segmentations.loadSegmentation(case.file, volume, name)
-    node.SetAttribute(MODEL_ATTRIBUTE, str(model))
-    if case.marked:
-        node.SetAttribute(MARKED_ATTRIBUTE, "1")
-    node.SetDescription("\n".join([_("By the model {file}.").format(file=model), *case.warnings]))
-    return node
-
-
-def resultName(volumeName: str, model: Path, marked: bool = False) -> str:
-    """Return the name of a result: CT and model, and that it has to be checked where the model was not made for it."""
-    name = _("{volume} by {model}").format(volume=volumeName, model=modelName(model))
-    return _("{name} – CHECK").format(name=name) if marked else name
 
 
 def predictionArguments(
@@ -200,12 +65,12 @@ def predictionArguments(
 
 
 def segment(volumes, model: Path | str, wait: bool = True, **options: object):
-    """Segment a CT node, or several.
+    """Segment a CT node, several, or every frame of a sequence.
 
     Parameters
     ----------
     volumes
-        A scalar volume node, or a list of them.
+        A scalar volume node, a list of them, or a sequence node of them.
     model
         The model file.
     wait
@@ -215,8 +80,9 @@ def segment(volumes, model: Path | str, wait: bool = True, **options: object):
 
     Returns
     -------
-    vtkMRMLSegmentationNode, list or SegmentationJob
-        A node for a node, a list of nodes for a list, the started job where nobody waits.
+    vtkMRMLSegmentationNode, list, vtkMRMLSequenceNode, SegmentationJob or SequenceJob
+        A node for a node, a list of nodes for a list, a sequence of segmentations for a sequence, the started job where
+        nobody waits.
 
     Raises
     ------
@@ -225,12 +91,19 @@ def segment(volumes, model: Path | str, wait: bool = True, **options: object):
     JobError
         If the job fails or is cancelled while it is waited for.
     """
+    arguments = predictionArguments(**options)
     several = isinstance(volumes, list | tuple)
-    job = SegmentationJob(list(volumes) if several else [volumes], Path(model), predictionArguments(**options))
+    ofFrames = not several and volumes is not None and volumes.IsA("vtkMRMLSequenceNode")
+    if ofFrames:
+        job = SequenceJob(volumes, Path(model), arguments)
+    else:
+        job = SegmentationJob(list(volumes) if several else [volumes], Path(model), arguments)
     job.start()
     if not wait:
         return job
     job.wait()
+    if ofFrames:
+        return job.sequenceNode
     return job.nodes if several else job.nodes[0]
 
 
@@ -346,13 +219,3 @@ def volumeOf(node):
 def sourceOf(node) -> Path | None:
     """Return the folder of the DICOM series that a segmentation belongs to; None where it is not known."""
     return Volumes.sourceFolder(volumeOf(node))
-
-
-def _freeName(text: str, taken: dict) -> str:
-    from LungSegmentationLib.storage import safe_name
-
-    name, number = safe_name(text), 1
-    while name.casefold() in {one.casefold() for one in taken}:
-        number += 1
-        name = f"{safe_name(text)}_{number}"
-    return name

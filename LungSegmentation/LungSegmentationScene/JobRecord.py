@@ -29,7 +29,7 @@ class JobRecord:
     state
         starting, running, cancelling, then finished, failed or cancelled.
     progress
-        The latest progress event, None before the first.
+        The latest progress event, or a ``JobProgress`` in its place; None before the first.
     result
         Files and summary of the ``result`` events so far.
     failure
@@ -90,7 +90,7 @@ class JobRecord:
             self._ours = self._ours or self._isOurs(event)
             self._ended, self.failure, self.progress = None, None, None
         elif kind == "progress":
-            self.progress = event
+            self.progress = self._shownProgress(event)
         elif kind == "warning":
             self.warnings.append(event)
         elif kind == "result":
@@ -106,6 +106,10 @@ class JobRecord:
         self._tell("onEvent", event)
         if kind == "progress":
             self._tell("onProgress", self)
+
+    def _shownProgress(self, event):
+        """Return what a progress event means to people: itself, or a ``JobProgress``."""
+        return event
 
     def _isOurs(self, event) -> bool:  # noqa: ARG002 - a job that knows its process compares
         return True

@@ -51,6 +51,17 @@ class JobResult:
     summary: dict = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class JobProgress:
+    """How far a job is where no event says it as people want to read it; the fields are those of a progress event."""
+
+    stage: str
+    done: int
+    total: int | None
+    message: str = ""
+    eta_s: float | None = None
+
+
 @dataclass(eq=False)
 class JobListener:
     """Who wants to know; each is a plain function or None.

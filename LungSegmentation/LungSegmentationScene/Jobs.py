@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from LungSegmentationScene import Environment
-from LungSegmentationScene.Background import BackgroundCall, finishPending, removeFolder
+from LungSegmentationScene.Background import BackgroundCall, InTurns, finishPending, removeFolder
 from LungSegmentationScene.JobRecord import JobRecord
 from LungSegmentationScene.JobStates import (
     CANCELLED,
@@ -86,6 +86,8 @@ class SceneJob(JobRecord):
     prepare
         Called with the temporary folder beside the event loop, before the process is started: writes what the job
         reads. It must not touch the window or the scene.
+    feed
+        The same for what is read from the scene: a generator for :class:`InTurns`, which gets the temporary folder.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class SceneJob(JobRecord):
         log: Path | None = None,
         python: Path | None = None,
         prepare: Callable[[Path], object] | None = None,
+        feed: Callable[[Path], Generator] | None = None,
     ) -> None:
         super().__init__()
         self.key = key
@@ -107,6 +110,8 @@ class SceneJob(JobRecord):
         self.python = python if python is not None else Environment.chosenProgram()
         self.exitCode: int | None = None
         self._prepare = prepare
+        self._feed = feed
+        self._feeding: InTurns | None = None
         self.spoken: dict[str, str] = {}
         self._log = log
         self._keptLog: bytes | None = None
@@ -161,8 +166,18 @@ class SceneJob(JobRecord):
             follower = handle.events if runFolder is None else FileFollower(runFolder / "events.jsonl")
             return handle, follower
 
+        def fed(_value: object, error: Exception | None) -> None:
+            self._feeding = None
+            if error is not None or self._cancelAsked:
+                self._onStarted(None, error)
+            else:
+                BackgroundCall(start, self._onStarted)
+
         _jobs.append(self)
-        BackgroundCall(start, self._onStarted)
+        if self._feed is None:
+            BackgroundCall(start, self._onStarted)
+        else:
+            self._feeding = InTurns(self._feed(folder), fed)
         return self
 
     def follow(self, identity) -> SceneJob:
@@ -189,7 +204,9 @@ class SceneJob(JobRecord):
             return
         self._cancelAsked = True
         self._setState(CANCELLING)
-        if self._handle is not None or self._identity is not None:
+        if self._feeding is not None:
+            self._feeding.stop()
+        elif self._handle is not None or self._identity is not None:
             self._ending = BackgroundCall(self._terminator(graceS), self._onTreeEnded)
 
     def stop(self) -> None:

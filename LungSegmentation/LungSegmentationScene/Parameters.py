@@ -11,6 +11,7 @@ from slicer import (
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
+    vtkMRMLSequenceNode,
     vtkMRMLTableNode,
 )
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -59,6 +60,7 @@ class LungSegmentationParameters:
     trainingSliceSize: str = ""
 
     inferenceVolume: vtkMRMLScalarVolumeNode
+    inferenceSequence: vtkMRMLSequenceNode
     inferenceSegmentation: vtkMRMLSegmentationNode
     inferenceDevice: str = "auto"
     inferenceAugmentation: str = "none"

@@ -5,7 +5,7 @@ The files are plain NRRD, not compressed: a second process reads them as fast as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,9 @@ from LungSegmentationScene import Terminology
 from LungSegmentationScene.Errors import SceneError
 
 LABELMAP = "Binary labelmap"
+SLAB_BYTES = 8_000_000
+"""How much of a volume is copied in one step: some milliseconds."""
+
 SAME_GRID_MM = 0.01
 """By how much corners of two grids may differ and still be taken for one: files round."""
 
@@ -174,16 +177,43 @@ def readVolume(node) -> VolumeData:
     SceneError
         If it is empty, or no volume.
     """
+    refuseNoVolume(node)
+    return VolumeData(node.GetName(), np.array(slicer.util.arrayFromVolume(node)), volumeLattice(node))
+
+
+def readVolumeInTurns(node) -> Generator[None, None, VolumeData]:
+    """Return the same, copied a few slices at a time; yields in between.
+
+    Raises
+    ------
+    SceneError
+        As of :func:`readVolume`, or if the voxels were changed meanwhile.
+    """
+    refuseNoVolume(node)
+    image = node.GetImageData()
+    stamp = image.GetMTime()
+    lattice = volumeLattice(node)
+    shown = slicer.util.arrayFromVolume(node)
+    copy = np.empty_like(shown)
+    many = max(1, SLAB_BYTES // max(1, shown[0].nbytes))
+    for first in range(0, len(copy), many):
+        copy[first : first + many] = shown[first : first + many]
+        yield
+        if node.GetImageData() is not image or image.GetMTime() != stamp:
+            raise SceneError(
+                _("“{name}” was changed while it was read.").format(name=node.GetName()), _("Start again.")
+            )
+    return VolumeData(node.GetName(), copy, lattice)
+
+
+def refuseNoVolume(node) -> None:
+    """Raise a SceneError if a node is no volume, is empty, or lies under a transform."""
     if node is not None and not node.IsA("vtkMRMLScalarVolumeNode"):
-        raise SceneError(
-            _("“{name}” is no volume.").format(name=node.GetName()),
-            _("Choose a CT; of a sequence, the volume that shows its present image."),
-        )
+        raise SceneError(_("“{name}” is no volume.").format(name=node.GetName()), _("Choose a CT."))
     if node is None or node.GetImageData() is None or 0 in node.GetImageData().GetDimensions():
         name = node.GetName() if node is not None else ""
         raise SceneError(_("“{name}” holds no image.").format(name=name), _("Choose another one."))
     refuseTransform(node)
-    return VolumeData(node.GetName(), np.array(slicer.util.arrayFromVolume(node)), volumeLattice(node))
 
 
 def readStructures(node, labelSet) -> StructuresData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -186,12 +187,11 @@ class SceneTest(ModuleTestCase):
         self.assertTrue(volume.GetAttribute("LungSegmentation.SeriesInstanceUID"))
 
     def test_our_reader_of_segments_and_slicers_own_agree(self) -> None:
-        from LungSegmentationScene import Import, Segmentations, Terminology
+        from LungSegmentationScene import Import, Segmentations, Terminology, VolumeFiles
 
         folder = extract(self.patientFolder(), self.folder / "extracted", "--all-rois")
-        imported = Import.loadExtracted(folder)
-        ours, volume = imported.segmentationNode, imported.volumeNode
-        theirs = Segmentations.loadSegmentation(folder / "structures.seg.nrrd", volume, "theirs")
+        ours = Import.loadExtracted(folder).segmentationNode
+        theirs = slicer.util.loadSegmentation(str(folder / "structures.seg.nrrd"))
         layers = [node.GetSegmentation().GetNumberOfLayers() for node in (ours, theirs)]
         self.assertEqual(layers[0], layers[1])
         self.assertGreater(layers[0], 1)
@@ -206,9 +206,33 @@ class SceneTest(ModuleTestCase):
                 self.assertEqual(Terminology.tagOf(one, tag), Terminology.tagOf(other, tag))
             images = [Segmentations.binaryLabelmap(node, segmentId) for node in (ours, theirs)]
             places = [Segmentations.lattice(image) for image in images]
-            self.assertEqual(places[0].extent, places[1].extent)
             self.assertTrue(np.allclose(places[0].toRas, places[1].toRas, atol=1e-6))
-            self.assertTrue(np.array_equal(*(Segmentations.labelArray(image) for image in images)))
+            # Ours is cut to what is drawn, theirs has the extent of the file.
+            mine, whole = (Segmentations.labelArray(image) for image in images)
+            self.assertLessEqual(mine.size, whole.size)
+            self.assertTrue(np.array_equal(VolumeFiles.pasted(mine, places[0], places[1], np.uint8), whole))
+            self.assertTrue(mine.any())
+
+    def test_a_compressed_file_is_read_as_the_plain_one_and_refused_where_it_is_damaged(self) -> None:
+        from LungSegmentationScene import Segmentations
+        from LungSegmentationScene.Errors import SceneError
+
+        self.loaded()
+        plain = self.folder / "extracted" / "structures.seg.nrrd"
+        head, _blank, voxels = plain.read_bytes().partition(b"\n\n")
+        head = head.replace(b"encoding: raw", b"encoding: gzip") + b"\n\n"
+        content = head + gzip.compress(voxels)
+        file = self.folder / "compressed.seg.nrrd"
+        file.write_bytes(content)
+        one, other = Segmentations.readRawSegments(plain), Segmentations.readRawSegments(file)
+        self.assertEqual(one.segments, other.segments)
+        for (values, first), (same, place) in zip(one.layers, other.layers, strict=True):
+            self.assertEqual(first, place)
+            self.assertTrue(np.array_equal(values, same))
+        for damaged in (content[:-1000], head + voxels, head, head + gzip.compress(voxels[:-1])):
+            file.write_bytes(damaged)
+            with self.assertRaises(SceneError):
+                Segmentations.readRawSegments(file)
 
     def test_damaged_files_leave_nothing_in_the_scene(self) -> None:
         from LungSegmentationScene import Import
@@ -295,7 +319,7 @@ class SceneTest(ModuleTestCase):
 
         imported = self.loaded()
         file = self.folder / "extracted" / "structures.seg.nrrd"
-        node = Segmentations.loadSegmentation(file, imported.volumeNode, "result 結果")
+        node = Segmentations.loadRawSegments(file, imported.volumeNode, "result 結果")
         tree = Hierarchy.hierarchy()
         parents = [tree.GetItemParent(Hierarchy.itemOf(one)) for one in (node, imported.volumeNode)]
         self.assertEqual(parents[0], parents[1])
