@@ -61,7 +61,15 @@ def assess_files(
     label_set = label_set or load_label_set()
     keys = None if keys is None else label_set.chosen(keys, "--structures")
     annotated = None if annotated is None else label_set.chosen(annotated, "--annotated")
-    pairing = find_pairs(prediction, reference, label_set, annotated=annotated, ct=ct)
+    reporter = reporter or SilentReporter()
+
+    def scanned(done: int, total: int) -> None:
+        reporter.progress("scan", done, total)
+        reporter.check_cancelled()
+
+    pairing = find_pairs(prediction, reference, label_set, annotated=annotated, ct=ct, progress=scanned)
+    for warning in pairing.warnings:
+        reporter.warning(warning)
     alone = [(name, "there is no reference for this prediction") for name in pairing.without_reference]
     alone += [(name, "there is no prediction for this reference") for name in pairing.without_prediction]
     title = f"{prediction.name} against {reference.name}"

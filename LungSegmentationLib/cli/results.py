@@ -128,7 +128,7 @@ def evaluate(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", metavar="R", help="Segmentation file, case folder, cohort, or a folder."),
+        typer.Option("--reference", metavar="R", help="Segmentation file, case folder, cohort, folder, or DICOM tree."),
     ] = None,
     model: Annotated[
         list[Path] | None,

@@ -12,6 +12,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 
 from LungSegmentationLib import __version__
 from LungSegmentationLib.errors import BadInputError, StorageError
+from LungSegmentationLib.inference.sources import RECORD_ENDING
+from LungSegmentationLib.segmentation_files import segmentation_stem
 from LungSegmentationLib.storage import read_json, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "file_digest",
     "prediction_key",
     "read_record_of",
+    "record_beside",
     "write_record_of",
 ]
 
@@ -153,6 +156,16 @@ def read_record_of(path: Path) -> PredictionRecord | None:
         return PredictionRecord.model_validate(read_json(path, "record of a prediction"))
     except (BadInputError, ValidationError):
         return None
+
+
+def record_beside(path: Path) -> PredictionRecord | None:
+    """Return the record of the prediction that a file is part of; None where there is none."""
+    for name in (RECORD_ENDING, f"{segmentation_stem(path)}.{RECORD_ENDING}"):
+        file = path.parent / name
+        record = read_record_of(file) if file.is_file() else None
+        if record is not None and path.name in record.files.values():
+            return record
+    return None
 
 
 def write_record_of(record: PredictionRecord, path: Path) -> None:
