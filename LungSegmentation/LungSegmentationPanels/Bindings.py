@@ -22,7 +22,7 @@ class _Kind:
     """
 
     widget: str
-    signal: str
+    signals: tuple[str, ...]
     read: Callable
     write: Callable
 
@@ -41,21 +41,22 @@ def _choose(box, value: str) -> None:
 
 
 KINDS = (
-    _Kind("QCheckBox", "toggled(bool)", lambda w: w.checked, lambda w, v: setattr(w, "checked", v)),
-    _Kind("QSpinBox", "valueChanged(int)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-    _Kind("QDoubleSpinBox", "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-    _Kind("ctkSliderWidget", "valueChanged(double)", lambda w: w.value, lambda w, v: setattr(w, "value", v)),
-    _Kind("QComboBox", "currentIndexChanged(int)", _choice, _choose),
-    _Kind("QLineEdit", "textChanged(QString)", lambda w: w.text, lambda w, v: setattr(w, "text", v)),
+    _Kind("QCheckBox", ("toggled(bool)",), lambda w: w.checked, lambda w, v: setattr(w, "checked", v)),
+    _Kind("QSpinBox", ("valueChanged(int)",), lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("QDoubleSpinBox", ("valueChanged(double)",), lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("ctkSliderWidget", ("valueChanged(double)",), lambda w: w.value, lambda w, v: setattr(w, "value", v)),
+    _Kind("QComboBox", ("currentIndexChanged(int)",), _choice, _choose),
+    _Kind("QLineEdit", ("textChanged(QString)",), lambda w: w.text, lambda w, v: setattr(w, "text", v)),
     _Kind(
         "ctkPathLineEdit",
-        "currentPathChanged(QString)",
+        # A path that is cleared is no valid one any more, and of that only the second one tells.
+        ("currentPathChanged(QString)", "validInputChanged(bool)"),
         lambda w: w.currentPath,
         lambda w, v: setattr(w, "currentPath", v),
     ),
     _Kind(
         "qMRMLNodeComboBox",
-        "currentNodeChanged(vtkMRMLNode*)",
+        ("currentNodeChanged(vtkMRMLNode*)",),
         lambda w: w.currentNode(),
         lambda w, v: w.setCurrentNode(v),
     ),
@@ -87,7 +88,8 @@ class Bindings:
             self._bound.append((name, widget, kind, self._reader(name, widget, kind)))
         self.show()
         for _name, widget, kind, read in self._bound:
-            widget.connect(kind.signal, read)
+            for signal in kind.signals:
+                widget.connect(signal, read)
         self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)
 
     def show(self) -> None:
@@ -107,7 +109,8 @@ class Bindings:
         """Leave node and widgets to themselves."""
         self._parameters.RemoveObserver(self._observer)
         for _name, widget, kind, read in self._bound:
-            widget.disconnect(kind.signal, read)
+            for signal in kind.signals:
+                widget.disconnect(signal, read)
         self._bound = []
 
     def _reader(self, name: str, widget, kind: _Kind) -> Callable:

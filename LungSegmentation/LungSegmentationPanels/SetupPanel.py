@@ -40,6 +40,8 @@ class SetupPanel(Panel):
         self._log: list[str] = []
         self.ui.setupPythonPathLineEdit.currentPath = str(Environment.chosenPython() or "")
         self.ui.setupPythonPathLineEdit.connect("currentPathChanged(QString)", self._onPathChanged)
+        # A path that is cleared is no valid one any more, and of that only this one tells.
+        self.ui.setupPythonPathLineEdit.connect("validInputChanged(bool)", self._onPathValid)
         self.ui.setupDetailsButton.connect("toggled(bool)", self._showDetails)
         self.ui.setupCheckButton.connect("clicked()", self.check)
         self.ui.setupInstallButton.connect("clicked()", self.install)
@@ -143,6 +145,10 @@ class SetupPanel(Panel):
         self.report = None
         self._tellReport()
         self.check()
+
+    def _onPathValid(self, valid: bool) -> None:
+        if not valid:
+            self._onPathChanged("")
 
     def _tellReport(self) -> None:
         if self.onReport is not None:

@@ -81,6 +81,16 @@ class Column(ModuleTestCase):
         self.assertAlmostEqual(restored.previewOpacity, 35.0)
         self.assertEqual(self.openNames(), ["Training"])
 
+    def testAPathThatIsClearedIsForgotten(self) -> None:
+        self.panel("Import")
+        edit = self.find("importRoiMapPathLineEdit")
+        edit.currentPath = "/somewhere/names.csv"
+        self.assertEqual(self.widget.accordion.parameters.importRoiMap, "/somewhere/names.csv")
+        edit.currentPath = ""
+        self.assertEqual(self.widget.accordion.parameters.importRoiMap, "")
+        edit.currentPath = "/elsewhere/names.csv"
+        self.assertEqual(self.widget.accordion.parameters.importRoiMap, "/elsewhere/names.csv")
+
     def testClosingTheSceneEmptiesThePanels(self) -> None:
         self.widget.accordion.parameters.cohortFolder = "/somewhere"
         for name in PANELS:

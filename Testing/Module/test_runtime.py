@@ -236,15 +236,19 @@ def test_a_collapsible_button_hides_what_is_in_it_and_no_more() -> None:
     assert states == [True, False, True]
 
 
-def test_a_path_line_edit_tells_each_new_path_once(tmp_path: Path) -> None:
+def test_a_path_line_edit_tells_each_new_path_once_and_that_it_was_cleared_by_another_signal(tmp_path: Path) -> None:
     edit = ctk.ctkPathLineEdit()
     edit.filters = ctk.ctkPathLineEdit.Dirs
     paths: list[str] = []
+    valid: list[bool] = []
     edit.connect("currentPathChanged(QString)", paths.append)
+    edit.connect("validInputChanged(bool)", valid.append)
     edit.currentPath = str(tmp_path)
     edit.currentPath = str(tmp_path)
+    edit.currentPath = str(tmp_path / "not there")
     edit.currentPath = ""
-    assert paths == [str(tmp_path), ""]
+    assert paths == [str(tmp_path), str(tmp_path / "not there")]
+    assert valid == [True, False]
 
 
 def test_a_slider_and_its_spin_box_agree() -> None:

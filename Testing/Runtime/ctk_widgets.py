@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -146,7 +145,7 @@ class ctkPathLineEdit(PathWidget):
 
     def __init__(self, parent: Any = None) -> None:
         super().__init__(parent)
-        self._valid = True
+        self._valid = False
         self._combo_box.editTextChanged.connect(self._follow_text)
         self._button.connect("clicked()", self.browse)
 
@@ -203,16 +202,12 @@ class ctkPathLineEdit(PathWidget):
         return [value] if isinstance(value, str) else list(value or [])
 
     def _follow_text(self, text: str) -> None:
-        valid = not text or self._fits(Path(text))
-        if valid != self._valid:
-            self._valid = valid
-            self.validInputChanged.emit(valid)
-        self.currentPathChanged.emit(text)
-
-    def _fits(self, path: Path) -> bool:
-        if self.filters & self.Writable:
-            return path.parent.is_dir()
-        return path.is_file() if self.filters & self.Files else path.is_dir()
+        # Any text is valid, whether such a file exists or not; that there is none only the second signal tells.
+        was_valid, self._valid = self._valid, bool(text)
+        if self._valid:
+            self.currentPathChanged.emit(text)
+        if self._valid != was_valid:
+            self.validInputChanged.emit(self._valid)
 
     def _arrange(self) -> None:
         self._button.setVisible(self.showBrowseButton)
