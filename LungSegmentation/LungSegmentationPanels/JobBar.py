@@ -7,9 +7,8 @@ from LungSegmentationScene.Jobs import SceneJob
 from LungSegmentationScene.JobStates import CANCELLED, CANCELLING, FAILED, STARTING
 from slicer.i18n import tr as _
 
+from LungSegmentationPanels.LogView import LogView
 from LungSegmentationPanels.Panel import errorColor
-
-LOG_HEIGHT = 140
 
 
 class JobBar:
@@ -63,20 +62,9 @@ class JobBar:
         self.statusLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
         statusRow.addWidget(self.statusLabel, 1)
 
-        self.logButton = qt.QToolButton()
-        self.logButton.text = _("Log")
-        self.logButton.objectName = f"{name}LogButton"
-        self.logButton.checkable = True
-        self.logButton.toolTip = _("Show what the job says in detail")
-        self.logButton.connect("toggled(bool)", self._showLog)
+        log = LogView(name, _("What the job says in detail"), self._showLog)
+        self.logButton, self.logText = log.button, log.text
         statusRow.addWidget(self.logButton)
-
-        self.logText = qt.QPlainTextEdit()
-        self.logText.objectName = f"{name}LogText"
-        self.logText.toolTip = _("What the job says")
-        self.logText.readOnly = True
-        self.logText.setFixedHeight(LOG_HEIGHT)
-        self.logText.visible = False
         rows.addWidget(self.logText)
 
         self._logTimer = qt.QTimer()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+
 import qt
 import slicer
 from LungSegmentationScene import Environment, Setup
+from LungSegmentationScene.Errors import SceneError
+from slicer.i18n import tr as _
 
 from LungSegmentationPanels.Bindings import PROPERTY, Bindings
+from LungSegmentationPanels.LogView import LogView
+
+logger = logging.getLogger("LungSegmentation")
 
 
 class Panel:
@@ -45,12 +53,20 @@ class Panel:
         self._reasons: dict[str, str] = {}
         self.widget = slicer.util.loadUI(str(Environment.resourcePath("UI", f"{self.name}Panel.ui")))
         self.ui = slicer.util.childWidgetVariables(self.widget)
+        message = f"{self.name[:1].lower()}{self.name[1:]}Message"
         self.messageLabel = qt.QLabel()
-        self.messageLabel.objectName = f"{self.name[:1].lower()}{self.name[1:]}MessageLabel"
+        self.messageLabel.objectName = f"{message}Label"
         self.messageLabel.wordWrap = True
         self.messageLabel.setTextInteractionFlags(qt.Qt.TextSelectableByMouse)
         self.messageLabel.visible = False
-        self.widget.layout().addWidget(self.messageLabel)
+        log = LogView(message, _("What went wrong in detail, for those who can mend the program"), self._showDetails)
+        self.messageLogButton, self.messageLogText = log.button, log.text
+        self.messageLogButton.visible = False
+        row = qt.QHBoxLayout()
+        row.addWidget(self.messageLabel, 1)
+        row.addWidget(self.messageLogButton)
+        self.widget.layout().addLayout(row)
+        self.widget.layout().addWidget(self.messageLogText)
         self.setup()
 
     def setup(self) -> None:
@@ -106,11 +122,29 @@ class Panel:
         self.messageLabel.styleSheet = ""
         self.messageLabel.text = text
         self.messageLabel.visible = bool(text)
+        self.messageLogButton.visible = False
+        self.messageLogButton.checked = False
 
     def complain(self, sentence: str, hint: str = "") -> None:
         """Show what is wrong in red, with the cure after it."""
         self.say(f"{sentence} {hint}".strip())
         self.messageLabel.styleSheet = f"color: {errorColor(self.widget)}"
+
+    def complainOfFault(self, error: Exception, what: str) -> None:
+        """Show an error that was not foreseen: what could not be done in red, where the fault lies behind a click.
+
+        Errors in a user's words are shown as they are.
+        """
+        if isinstance(error, SceneError):
+            self.complain(error.sentence, error.hint)
+            return
+        logger.error("%s", what, exc_info=error)
+        self.complain(f"{what} {error}.".replace("..", "."))
+        self.messageLogText.setPlainText("".join(traceback.format_exception(error)))
+        self.messageLogButton.visible = True
+
+    def _showDetails(self, shown: bool) -> None:
+        self.messageLogText.visible = shown
 
     def clearMessage(self) -> None:
         """Hide the line for messages."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import qt
 import slicer
 import vtk
-from LungSegmentationScene import Measurements, Pictures, Segmentations, Views, Volumes
+from LungSegmentationScene import Measurements, Pictures, Segmentations, Surfaces, Views, Volumes
+from LungSegmentationScene.Background import InTurns
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Measurements import Measure, Measuring
 from slicer.i18n import tr as _
@@ -43,12 +44,15 @@ class PreviewPanel(Panel, VTKObservationMixin):
         self._filling = False
         self._painted: tuple | None = None
         self._window = ""
-        self.measuring = Measuring(self._showMeasure, self._showChecks)
+        self._surfaces: InTurns | None = None
+        self._closed = False
+        self.measuring = Measuring(self._showMeasure, self._showChecks, self._showFault)
         self._delay = qt.QTimer()
         self._delay.setSingleShot(True)
         self._delay.connect("timeout()", self._refresh)
         ui = self.ui
         self.widget.setMRMLScene(slicer.mrmlScene)
+        self._show3DText = ui.previewShow3DButton.text
         self._fillChoices()
         fitColumns(ui.previewSegmentsTable)
         ui.previewSegmentsTable.connect("itemChanged(QTableWidgetItem*)", self.onItemChanged)
@@ -87,6 +91,8 @@ class PreviewPanel(Panel, VTKObservationMixin):
         """Let go of the scene."""
         self._delay.stop()
         self.measuring.stop()
+        self._closed = True
+        self._stopSurfaces()
         self.removeObservers()
         super().cleanup()
 
@@ -134,6 +140,8 @@ class PreviewPanel(Panel, VTKObservationMixin):
         if volume is not self._volume and volume is not None:
             Views.showVolume(volume)
             self._window = ""
+        if segmentation is not self._segmentation:
+            self._stopSurfaces()
         self._volume, self._segmentation, self._painted = volume, segmentation, None
         self.removeObservers()
         self.clearMessage()
@@ -165,7 +173,8 @@ class PreviewPanel(Panel, VTKObservationMixin):
             self.ui.previewSegmentsTable.selectRow(self._rows.index(selected))
         self._filling = False
         self.ui.previewChecksText.setPlainText("" if not segments else _("Measuring…"))
-        self.ui.previewShow3DButton.checked = node is not None and Views.isShown3D(node)
+        if self._surfaces is None:
+            self.ui.previewShow3DButton.checked = node is not None and Views.isShown3D(node)
         if segments:
             self.measuring.start(node, self._volume, self._labelSet)
         if self.parameters is not None:
@@ -251,12 +260,46 @@ class PreviewPanel(Panel, VTKObservationMixin):
         self._offsets = None
         Views.setVisible(self._segmentation, self._rows[row], item.checkState() == qt.Qt.Checked)
 
+    # Surfaces
+
     def onShow3D(self, shown: bool) -> None:
-        """Show or hide the surfaces."""
-        if self._segmentation is None or shown == Views.isShown3D(self._segmentation):
+        """Show or hide the surfaces; while they are made, leave that."""
+        if self._surfaces is not None:
+            self._surfaces.stop()
             return
-        with slicer.util.WaitCursor():
-            Views.show3D(self._segmentation, shown)
+        node = self._segmentation
+        if node is None or shown == Views.isShown3D(node):
+            return
+        if not shown or Views.hasSurfaces(node):
+            Views.show3D(node, shown)
+            return
+        self.clearMessage()
+        self._surfaces = Surfaces.makeSurfaces(
+            node, self._showSurfacesProgress, lambda made, error: self._onSurfaces(node, made, error)
+        )
+        self._showSurfacesProgress(0, len(self._rows))
+
+    def _stopSurfaces(self) -> None:
+        if self._surfaces is not None:
+            self._surfaces.stop()
+
+    def _showSurfacesProgress(self, done: int, total: int) -> None:
+        self.ui.previewShow3DButton.text = _("Cancel 3D ({done} of {total})").format(done=done, total=total)
+
+    def _onSurfaces(self, node, made: list | None, error: Exception | None) -> None:
+        self._surfaces = None
+        if self._closed:
+            return
+        button = self.ui.previewShow3DButton
+        button.text = self._show3DText
+        if error is not None:
+            self.complainOfFault(error, _("The surfaces could not be made:"))
+        elif made is not None and node is self._segmentation:
+            self._filling = True  # what is in the structures stays as it is
+            Surfaces.attach(node, made)
+            self._filling = False
+            Views.show3D(node, True)
+        button.checked = self._segmentation is not None and Views.isShown3D(self._segmentation)
 
     # Going to slices
 
@@ -304,8 +347,15 @@ class PreviewPanel(Panel, VTKObservationMixin):
             found.insert(0, _("The structures lie on another grid than this CT: there is no mean HU."))
         self.ui.previewChecksText.setPlainText("\n".join(found) or _("Nothing looks unusual."))
 
+    def _showFault(self, error: Exception) -> None:
+        self.ui.previewChecksText.setPlainText("")
+        self.complainOfFault(error, _("The structures could not be measured:"))
+
     def _onContentChanged(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
+        if self._filling:
+            return
         self.measuring.stop()
+        self._stopSurfaces()
         self._delay.start(AFTER_CHANGE_MS)
 
     def _onDisplayChanged(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers

@@ -1,26 +1,19 @@
-"""Volumes, mean HU and checks of the structures of a segmentation, in short steps beside the window's event loop."""
+"""Volumes, mean HU and checks of the structures of a segmentation, plane by plane between the window's events."""
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from LungSegmentationScene import Segmentations, Terminology
+from LungSegmentationScene.Background import InTurns
 from LungSegmentationScene.VolumeFiles import Lattice, volumeLattice
-
-logger = logging.getLogger("LungSegmentation")
-
-STEP_S = 0.02
-"""How long the measuring may hold the window at a time; a single plane or structure can take somewhat longer."""
 
 
 @dataclass
@@ -67,8 +60,11 @@ def measure(segmentationNode, volumeNode, labelSet) -> Iterator[Measure | None]:
     for layer in layers:
         place = layer.lattice.inFrameOf(volumeLattice(volumeNode)) if array is not None else None
         labels = [segment.GetLabelValue() for _id, segment in layer.segments]
-        size = max(int(layer.values.max(initial=0)), *labels) + 1
-        yield None
+        highest = 0
+        for plane in layer.values:
+            highest = max(highest, int(plane.max()))
+            yield None
+        size = max(highest, *labels) + 1
         counts = np.zeros((len(layer.values), size), np.int64)
         sums, seen = np.zeros(size), np.zeros(size, np.int64)
         for number, plane in enumerate(layer.values):
@@ -130,47 +126,98 @@ def _addHu(sums, seen, plane, array, place: Lattice, number: int) -> None:
     seen += np.bincount(labels, minlength=len(seen))
 
 
-def _shape(layer: _Layer, planes: slice, label: int, cc: float) -> Generator[None, None, tuple[list[float], float]]:
-    """Return the volumes of the pieces and the middle along R; yields between what takes a moment."""
-    mask = layer.values[planes] == label
-    yield
-    rows, columns = np.flatnonzero(mask.any((0, 2))), np.flatnonzero(mask.any((0, 1)))
-    mask = mask[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+def _shape(layer: _Layer, span: slice, label: int, cc: float) -> Generator[None, None, tuple[list[float], float]]:
+    """Return the volumes of the pieces and the middle along R; yields after each plane."""
+    pieces = _Pieces()
+    rows, columns = [], []
+    for plane in layer.values[span]:
+        mask = plane == label
+        held = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if len(held[0]):
+            # Whole pairs of pixels, the same pairs on each plane.
+            bounds = [(int(places[0]) // 2 * 2, int(places[-1]) // 2 * 2 + 2) for places in held]
+            rows += [int(held[0][0]), int(held[0][-1])]
+            columns += [int(held[1][0]), int(held[1][-1])]
+            pieces.add(mask[slice(*bounds[0]), slice(*bounds[1])], bounds[0][0] // 2, bounds[1][0] // 2)
+        else:
+            pieces.endPlane()
+        yield
     extent = layer.lattice.extent
     middle = [
-        extent[0] + (columns[0] + columns[-1]) / 2,
-        extent[2] + (rows[0] + rows[-1]) / 2,
-        extent[4] + (planes.start + planes.stop - 1) / 2,
+        extent[0] + (min(columns) + max(columns)) / 2,
+        extent[2] + (min(rows) + max(rows)) / 2,
+        extent[4] + (span.start + span.stop - 1) / 2,
     ]
     ras = layer.lattice.toRas @ np.array([*middle, 1.0])
-    yield
-    pieces = yield from _pieces(mask, cc)
-    return pieces, float(ras[0])
+    return [cc * count for count in pieces.counts()], float(ras[0])
 
 
-def _pieces(mask: np.ndarray, cc: float) -> Generator[None, None, list[float]]:
-    """Return the volumes of the pieces; what touches by faces on pixels twice as large is one piece."""
-    k, j, i = mask.shape
-    even = np.zeros((k, j + j % 2, i + i % 2), bool)
-    even[:, :j, :i] = mask
-    coarse = even[:, ::2, ::2] | even[:, 1::2, ::2] | even[:, ::2, 1::2] | even[:, 1::2, 1::2]
+class _Pieces:
+    """Counts the voxels of what touches by faces on pixels twice as large, one plane after the other."""
+
+    def __init__(self) -> None:
+        self._parents = [0]
+        self._counts = [0]
+        self._below: tuple[np.ndarray, int, int] | None = None
+
+    def add(self, mask: np.ndarray, row: int, column: int) -> None:
+        """Take the next plane's part that holds something; row and column are those of its first large pixel."""
+        even = np.zeros([size + size % 2 for size in mask.shape], bool)
+        even[: mask.shape[0], : mask.shape[1]] = mask
+        regions = _regions(even[::2, ::2] | even[1::2, ::2] | even[::2, 1::2] | even[1::2, 1::2])
+        first = len(self._parents) - 1
+        voxels = np.nonzero(mask)
+        counts = np.bincount(regions[voxels[0] // 2, voxels[1] // 2], minlength=int(regions.max()) + 1)[1:]
+        self._parents += range(first + 1, first + 1 + len(counts))
+        self._counts += [int(count) for count in counts]
+        regions[regions > 0] += first
+        if self._below is not None:
+            self._join(regions, row, column, *self._below)
+        self._below = regions, row, column
+
+    def endPlane(self) -> None:
+        """Nothing lies on this plane."""
+        self._below = None
+
+    def counts(self) -> list[int]:
+        """Return the number of voxels of each piece, the largest first."""
+        sums: dict[int, int] = {}
+        for region, count in enumerate(self._counts):
+            root = self._root(region)
+            sums[root] = sums.get(root, 0) + count
+        return sorted((count for count in sums.values() if count), reverse=True)
+
+    def _join(self, one: np.ndarray, row: int, column: int, other: np.ndarray, otherRow: int, otherColumn: int) -> None:
+        top, left = max(row, otherRow), max(column, otherColumn)
+        bottom = min(row + one.shape[0], otherRow + other.shape[0])
+        right = min(column + one.shape[1], otherColumn + other.shape[1])
+        if top >= bottom or left >= right:
+            return
+        mine = one[top - row : bottom - row, left - column : right - column]
+        theirs = other[top - otherRow : bottom - otherRow, left - otherColumn : right - otherColumn]
+        both = (mine > 0) & (theirs > 0)
+        for pair in np.unique(np.stack([mine[both], theirs[both]]), axis=1).T:
+            roots = [self._root(int(region)) for region in pair]
+            self._parents[max(roots)] = min(roots)
+
+    def _root(self, region: int) -> int:
+        while self._parents[region] != region:
+            region = self._parents[region]
+        return region
+
+
+def _regions(plane: np.ndarray) -> np.ndarray:
+    """Return the number (from 1) of the part that each pixel of a plane belongs to; parts touch by sides."""
     image = vtk.vtkImageData()
-    image.SetDimensions(*coarse.shape[::-1])
-    image.GetPointData().SetScalars(numpy_to_vtk(coarse.view(np.uint8).ravel(), deep=True))
+    image.SetDimensions(plane.shape[1], plane.shape[0], 1)
+    image.GetPointData().SetScalars(numpy_to_vtk(plane.view(np.uint8).ravel(), deep=True))
     connectivity = vtk.vtkImageConnectivityFilter()
     connectivity.SetInputData(image)
     connectivity.SetScalarRange(1, 1)
     connectivity.SetExtractionModeToAllRegions()
     connectivity.SetLabelScalarTypeToInt()
     connectivity.Update()
-    yield
-    if connectivity.GetNumberOfExtractedRegions() < 2:
-        return [cc * int(np.count_nonzero(mask))]
-    regions = vtk_to_numpy(connectivity.GetOutput().GetPointData().GetScalars()).reshape(coarse.shape)
-    places = np.nonzero(mask)
-    yield
-    counts = np.bincount(regions[places[0], places[1] // 2, places[2] // 2])
-    return [cc * int(count) for count in sorted(counts, reverse=True) if count]
+    return vtk_to_numpy(connectivity.GetOutput().GetPointData().GetScalars()).reshape(plane.shape).copy()
 
 
 def checks(measures: list[Measure], labelSet) -> list[str]:
@@ -219,46 +266,49 @@ class Measuring:
         Called with each structure as it is done.
     onDone
         Called with all of them at the end.
+    onFault
+        Called with what went wrong in place of that.
     """
 
-    def __init__(self, onMeasure: Callable[[Measure], None], onDone: Callable[[list[Measure]], None]) -> None:
+    def __init__(
+        self,
+        onMeasure: Callable[[Measure], None],
+        onDone: Callable[[list[Measure]], None],
+        onFault: Callable[[Exception], None],
+    ) -> None:
         self._onMeasure = onMeasure
         self._onDone = onDone
-        self._steps: Iterator[Measure | None] | None = None
-        self._measures: list[Measure] = []
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.connect("timeout()", self._step)
+        self._onFault = onFault
+        self._turns: InTurns | None = None
 
     @property
     def isRunning(self) -> bool:
         """Whether there is something left to measure."""
-        return self._steps is not None
+        return self._turns is not None and self._turns.isRunning
 
     def start(self, segmentationNode, volumeNode, labelSet) -> None:
         """Begin anew; what was measured before counts no more."""
-        self._measures = []
-        self._steps = measure(segmentationNode, volumeNode, labelSet)
-        self._timer.start()
+        self.stop()
+        measures: list[Measure] = []
+
+        def steps() -> Generator[None, None, list[Measure]]:
+            for done in measure(segmentationNode, volumeNode, labelSet):
+                if done is not None:
+                    measures.append(done)
+                    self._onMeasure(done)
+                yield
+            return measures
+
+        def ended(value: object, error: Exception | None) -> None:
+            if error is not None:
+                self._onFault(error)
+            elif value is not None:
+                self._onDone(measures)
+
+        self._turns = InTurns(steps(), ended)
 
     def stop(self) -> None:
         """Leave it."""
-        self._timer.stop()
-        self._steps = None
-
-    def _step(self) -> None:
-        until = time.monotonic() + STEP_S
-        while self._steps is not None and time.monotonic() < until:
-            try:
-                done = next(self._steps)
-            except StopIteration:
-                self.stop()
-                self._onDone(self._measures)
-                return
-            except Exception:  # a timer calls this: nobody above could take it, and the window has to go on
-                self.stop()
-                logger.exception("the structures could not be measured.")
-                return
-            if done is not None:
-                self._measures.append(done)
-                self._onMeasure(done)
+        if self._turns is not None:
+            self._turns.stop()
+        self._turns = None

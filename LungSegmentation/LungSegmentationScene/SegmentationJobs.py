@@ -99,6 +99,8 @@ class SegmentationJob(SceneJob):
         command = ["predict", str(self.model), "{folder}/input", "{folder}/output", "--format", "seg.nrrd", *arguments]
         super().__init__(command, key=KEY, title=title, feed=partial(_written, sources))
         self.spoken = {f"{{folder}}/input/{name}/ct.nrrd": f"“{case.name}”" for name, case in self.cases.items()}
+        # Where there are several, the sentence begins with the name that a folder can have.
+        self.spoken |= {f"{name}: “{case.name}”": f"“{case.name}”" for name, case in self.cases.items()}
         self.listen(onEvent=self._onEvent)
 
     @property

@@ -132,25 +132,27 @@ def stepToLabelled(offsets: Sequence[float], forward: bool) -> float | None:
 
 
 def show3D(segmentationNode, shown: bool) -> None:
-    """Show the structures' surfaces in the 3D views; the first time they are made, which takes seconds."""
-    if shown:
-        segmentationNode.CreateClosedSurfaceRepresentation()
-        segmentationNode.GetDisplayNode().SetVisibility3D(True)
-        if slicer.app.layoutManager() is not None:
-            slicer.util.resetThreeDViews()
-    else:
+    """Show or hide the structures' surfaces in the 3D views; where there are none, Slicer makes them."""
+    if not shown:
         segmentationNode.GetDisplayNode().SetVisibility3D(False)
+        return
+    if not hasSurfaces(segmentationNode):
+        segmentationNode.CreateClosedSurfaceRepresentation()
+    segmentationNode.GetDisplayNode().SetVisibility3D(True)
+    if slicer.app.layoutManager() is not None:
+        slicer.util.resetThreeDViews()
+
+
+def hasSurfaces(segmentationNode) -> bool:
+    """Whether the structures have surfaces."""
+    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
+    return segmentationNode.GetSegmentation().ContainsRepresentation(name)
 
 
 def isShown3D(segmentationNode) -> bool:
     """Whether the structures' surfaces are shown."""
-    name = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
     display = segmentationNode.GetDisplayNode()
-    return bool(
-        display is not None
-        and display.GetVisibility3D()
-        and segmentationNode.GetSegmentation().ContainsRepresentation(name)
-    )
+    return bool(display is not None and display.GetVisibility3D() and hasSurfaces(segmentationNode))
 
 
 def _axisAlong(image, normal) -> int:

@@ -204,14 +204,58 @@ class PreviewPanelTest(ModuleTestCase):
 
     def test_3d_is_made_on_request(self) -> None:
         _volume, segmentation, _labels = self.show()
-        segmentation.GetSegmentation().RemoveSegment("heart")
-        self.settle()
         self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
         self.click("previewShow3DButton")
+        self.assertIn("Cancel", self.find("previewShow3DButton").text)
+        self.waitUntil(lambda: self.preview._surfaces is None)
+        self.assertEqual(self.find("previewShow3DButton").text, "Show 3D")
         self.assertTrue(segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
         self.assertTrue(segmentation.GetDisplayNode().GetVisibility3D())
+        self.assertFalse(self.preview.measuring.isRunning, "surfaces are no change of the structures")
         self.click("previewShow3DButton")
         self.assertFalse(segmentation.GetDisplayNode().GetVisibility3D())
+        self.click("previewShow3DButton")
+        self.assertTrue(segmentation.GetDisplayNode().GetVisibility3D())
+
+    def test_3d_is_left_by_the_same_button_or_when_a_structure_changes(self) -> None:
+        _volume, segmentation, _labels = self.show()
+        button = self.find("previewShow3DButton")
+        for leave in (button.click, lambda: segmentation.GetSegmentation().RemoveSegment("heart")):
+            self.click(button)
+            leave()
+            self.waitUntil(lambda: self.preview._surfaces is None)
+            self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation("Closed surface"))
+            self.assertFalse(segmentation.GetDisplayNode().GetVisibility3D() and button.checked)
+            self.assertEqual((button.text, button.checked), ("Show 3D", False))
+            self.settle()
+
+    # Faults
+
+    def test_a_fault_of_the_measuring_is_shown_with_the_place_behind_a_click(self) -> None:
+        from unittest import mock
+
+        from LungSegmentationScene import Measurements
+
+        def broken(*_arguments):
+            yield None
+            raise ValueError("an invented fault")
+
+        with (
+            mock.patch.object(Measurements, "measure", broken),
+            self.assertLogs("LungSegmentation", level="ERROR"),
+        ):
+            self.show()
+        label, button = self.preview.messageLabel, self.find("previewMessageLogButton")
+        self.assertIn("could not be measured", label.text)
+        self.assertIn("an invented fault", label.text)
+        self.assertIn("color", label.styleSheet)
+        self.assertTrue(self.find("previewMessageLogText").isHidden())
+        self.click(button)
+        self.assertIn("Traceback", self.find("previewMessageLogText").plainText)
+        self.photograph("preview-fault")
+        self.preview.say("Something else.")
+        self.assertTrue(button.isHidden())
+        self.assertTrue(self.find("previewMessageLogText").isHidden())
 
     # Slices
 
