@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from LungSegmentationLib.cohort.slicing import mean_and_std
 from LungSegmentationLib.errors import BadInputError, MemoryLimitError, UsageError
 from LungSegmentationLib.inference.region import Box, region_logits, supports_region
+from LungSegmentationLib.inference.winograd import WinogradConvolution, is_faster
 from LungSegmentationLib.networks.blocks import DoubleConv
 from LungSegmentationLib.networks.model_file import load_model, model_file
 from LungSegmentationLib.networks.unet import UNet
@@ -108,7 +109,8 @@ class Slices:
 def load(path: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
     """Return a model that is ready to predict.
 
-    Batch norms are folded into the convolutions before them; weights and activations have ``dtype``, logits float32.
+    Batch norms are folded into the convolutions before them, and on the CPU convolutions of many channels take the
+    shorter way of :mod:`.winograd`; weights and activations have ``dtype``, logits float32.
 
     Raises
     ------
@@ -118,6 +120,7 @@ def load(path: str | Path, device: torch.device, dtype: torch.dtype) -> Model:
     path = model_file(path)
     network, card = load_model(path)
     _fold_batch_norms(network)
+    _shorten(network, device, dtype)
     network.requires_grad_(requires_grad=False)
     # Pixels before channels: the order in which convolutions are fast.
     network.to(device=device, dtype=dtype)
@@ -153,6 +156,17 @@ def _fold_batch_norms(network: nn.Module) -> None:
         shortcut = module.shortcut
         if isinstance(shortcut, nn.Sequential) and isinstance(shortcut[1], nn.BatchNorm2d):
             module.shortcut = fuse_conv_bn_eval(cast("nn.Conv2d", shortcut[0]), shortcut[1])
+
+
+def _shorten(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Replace the convolutions that can be computed with fewer products."""
+    for module in network.modules():
+        if not isinstance(module, DoubleConv):
+            continue
+        for name in ("conv1", "conv2"):
+            convolution = getattr(module, name)
+            if is_faster(convolution, device, dtype):
+                setattr(module, name, WinogradConvolution(convolution))
 
 
 def network_input(slices: Slices, span: range, preprocessing: Preprocessing, device: torch.device) -> Tensor:

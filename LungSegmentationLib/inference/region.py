@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from LungSegmentationLib.inference.winograd import WinogradConvolution
 from LungSegmentationLib.networks.blocks import DoubleConv
 from LungSegmentationLib.networks.unet import UNet
 
@@ -100,12 +101,16 @@ def _double_convolution(stage: DoubleConv, x: Tensor, seen: Box, wanted: Box, si
     return functional.relu(features, inplace=True)
 
 
-def _convolved(convolution: nn.Conv2d, x: Tensor, held: Box, wanted: Box, size: int) -> Tensor:
+def _convolved(convolution: nn.Module, x: Tensor, held: Box, wanted: Box, size: int) -> Tensor:
     """Convolve what is held to what is wanted; zeros come in only where the slice ends."""
     x = _cut(x, held, _grown(wanted, 1, size))
     (top, bottom), (left, right) = ((int(span.start == 0), int(span.stop == size)) for span in wanted)
     if top or bottom or left or right:
         x = functional.pad(x, (left, right, top, bottom))
+    if isinstance(convolution, WinogradConvolution):
+        return convolution.valid(x)
+    if not isinstance(convolution, nn.Conv2d):
+        raise TypeError(f"{type(convolution).__name__} is no convolution")
     return functional.conv2d(x, convolution.weight, convolution.bias)
 
 
