@@ -108,12 +108,18 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         kept = {Jobs.__name__, Jobs.__package__, *Jobs.OWN_PARTS}
         for name in [name for name in sys.modules if name.startswith("LungSegmentation")]:
             if name.split(".")[0] in {"LungSegmentationPanels", "LungSegmentationScene"} and name not in kept:
+                package, _dot, part = name.rpartition(".")
+                # "from package import part" takes what the package holds, whether it is a loaded module or not.
+                if hasattr(sys.modules.get(package), part):
+                    delattr(sys.modules[package], part)
                 del sys.modules[name]
-        former = self.accordion.widget
+        former, entered = self.accordion.widget, self.accordion.entered
         slicer.util.reloadScriptedModule(self.moduleName)
         # Slicer only hides it: a script that looks for a widget by its name would find it twice.
         former.setParent(None)
         former.deleteLater()
+        if entered:  # Slicer makes the new widget, and does not enter it
+            slicer.util.getModuleWidget(self.moduleName).enter()
 
     def onSceneStartClose(self, caller=None, event=None) -> None:  # noqa: ARG002 - the signature of observers
         """The parameter node goes with the scene."""

@@ -364,9 +364,13 @@ class ImportPanel(Panel):
             options=choices,
         )
         self.loadBar.watch(job)
-        Import.follow(job, self._onLoaded, lambda sentence, hint: self._onNotLoaded(job, sentence, hint))
-        job.listen(onFinished=lambda job: self._onEnded(self.loadBar, job))
+        job.listen(onFinished=self._onLoadEnded)
         job.start()
+
+    def _onLoadEnded(self, job: Import.ExtractJob) -> None:
+        if job.imported is not None:
+            self._onLoaded(job.imported)
+        self._onEnded(self.loadBar, job)
 
     def _onLoaded(self, imported: ImportedPatient) -> None:
         Views.showVolume(imported.volumeNode)
@@ -383,11 +387,6 @@ class ImportPanel(Panel):
             self.say(_("{case}: the CT is in the scene; none of its ROIs is a structure.").format(case=imported.case))
         else:
             self.say(_("{case}: the CT is in the scene; it has no contours.").format(case=imported.case))
-
-    def _onNotLoaded(self, job: SceneJob, sentence: str, hint: str) -> None:
-        # What a job says of its failure stands in its row already.
-        if job.failure is None:
-            self.complain(sentence, hint)
 
     def _onEnded(self, bar: JobBar, job: SceneJob) -> None:
         # Of a job that went well its result tells; the row would only take room.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import slicer
@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from LungSegmentationScene import Hierarchy, Segmentations, Volumes
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Jobs import SceneJob
+from LungSegmentationScene.TakingJobs import TakingJob
 
 RECORD_FILE = "extract.json"
 FINDINGS_FILE = "scan.json"
@@ -44,6 +45,31 @@ class ImportedPatient:
     warnings: list[str] = field(default_factory=list)
 
 
+class ExtractJob(TakingJob):
+    """Prepares a patient and takes it over into the scene.
+
+    Attributes
+    ----------
+    imported
+        What came into the scene; None until the job is finished.
+    """
+
+    imported: ImportedPatient | None = None
+
+    def _take(self, event) -> None:
+        super()._take(event)
+        # What follows is the end of the process, which need not be waited for.
+        if event.event == "result" and not self._cancelAsked:
+            self._begin()
+
+    def _hasResults(self) -> bool:
+        return False  # they were taken over when they were told
+
+    def _takeOver(self) -> Generator:
+        self.imported = yield from takeOver(self.folder)
+        return True
+
+
 def extractJob(
     dicomFolder: Path | str,
     *,
@@ -53,8 +79,8 @@ def extractJob(
     allRois: bool = False,
     cohort: Path | str | None = None,
     options: Sequence[str] = (),
-) -> SceneJob:
-    """Return a job, not started yet, that prepares a patient for :func:`loadExtracted` in its temporary folder.
+) -> ExtractJob:
+    """Return a job, not started yet, that brings a patient into the scene.
 
     Parameters
     ----------
@@ -78,7 +104,7 @@ def extractJob(
     if allRois:
         arguments.append("--all-rois")
     arguments += options
-    return SceneJob(arguments, key=LOAD_KEY, title=_("Loading {name}").format(name=case or Path(dicomFolder).name))
+    return ExtractJob(arguments, key=LOAD_KEY, title=_("Loading {name}").format(name=case or Path(dicomFolder).name))
 
 
 def scanJob(dicomFolder: Path | str, options: Sequence[str] = ()) -> SceneJob:
@@ -120,8 +146,8 @@ def convertCohort(dicomFolder: Path | str, cohort: Path | str, **options: object
     return SceneJob(arguments, key=CONVERT_KEY, title=_("Converting the cohort")).start()
 
 
-def loadExtracted(folder: Path) -> ImportedPatient:
-    """Make CT and segmentation nodes of what ``lungseg extract`` wrote; the files are not needed afterwards.
+def takeOver(folder: Path) -> Generator[object, object, ImportedPatient]:
+    """Make CT and segmentation nodes of what ``lungseg extract`` wrote; steps for ``InTurns``, files read in a thread.
 
     Raises
     ------
@@ -132,7 +158,11 @@ def loadExtracted(folder: Path) -> ImportedPatient:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SceneError(_("The patient's files are not whole ({why}).").format(why=error), _("Try again.")) from error
-    volumeNode = Volumes.loadRawVolume(folder / record["ct"], record["geometry"], f"{record['case']} CT")
+    image = yield partial(Volumes.readRawImage, folder / record["ct"], record["geometry"])
+    raw = None
+    if record["segments"]:
+        raw = yield partial(Segmentations.readRawSegments, folder / record["segments"])
+    volumeNode = Volumes.addRawVolume(image, record["geometry"], f"{record['case']} CT")
     try:
         Volumes.rememberSource(volumeNode, record["ct_folder"], record["series_uid"], record["sop_instance_uids"])
         Hierarchy.placeVolume(
@@ -143,38 +173,13 @@ def loadExtracted(folder: Path) -> ImportedPatient:
             seriesUid=record["series_uid"],
             instanceUids=record["sop_instance_uids"],
         )
-        segmentationNode = None
-        if record["segments"]:
-            name = _("{case} structures").format(case=record["case"])
-            segmentationNode = Segmentations.loadRawSegments(folder / record["segments"], volumeNode, name)
-    except SceneError:
+        yield
+    except BaseException:  # also where it is stopped: all or nothing
         slicer.mrmlScene.RemoveNode(volumeNode)
         raise
+    name = _("{case} structures").format(case=record["case"])
+    segmentationNode = Segmentations.addRawSegments(raw, volumeNode, name) if raw is not None else None
     return ImportedPatient(record["case"], volumeNode, segmentationNode, record["rois"], record["warnings"])
-
-
-def follow(job: SceneJob, onLoaded: Callable[[ImportedPatient], None], onFailed: Callable[[str, str], None]) -> None:
-    """Load a patient as soon as the job has its files, and tell it; or tell sentence and hint of what went wrong.
-
-    Exactly one of both functions is called, unless the job is cancelled.
-    """
-    told = []
-
-    def onEvent(event) -> None:
-        if event.event == "result" and not told:
-            told.append(True)
-            try:
-                imported = loadExtracted(job.folder)
-            except SceneError as error:
-                onFailed(error.sentence, error.hint)
-            else:
-                onLoaded(imported)
-
-    def onFinished(job: SceneJob) -> None:
-        if not told and job.failure is not None:
-            onFailed(job.failure.sentence, job.failure.hint)
-
-    job.listen(onEvent=onEvent, onFinished=onFinished)
 
 
 def importPatient(dicomFolder: Path | str, **options) -> ImportedPatient:
@@ -185,16 +190,6 @@ def importPatient(dicomFolder: Path | str, **options) -> ImportedPatient:
     SceneError
         If the files cannot be read, the job was cancelled, or the result does not fit into the scene.
     """
-    loaded: list[ImportedPatient] = []
-    failed: list[SceneError] = []
     job = extractJob(dicomFolder, **options)
-    follow(job, loaded.append, lambda sentence, hint: failed.append(SceneError(sentence, hint)))
-    job.start()
-    while not loaded and not failed and job.isRunning:
-        slicer.app.processEvents()
-        time.sleep(0.002)
-    if failed:
-        raise failed[0]
-    if not loaded:
-        raise SceneError(_("Cancelled."))
-    return loaded[0]
+    job.start().wait()
+    return job.imported

@@ -15,11 +15,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from LungSegmentationScene import Segmentations, Sequences
-from LungSegmentationScene.Background import InTurns
 from LungSegmentationScene.Errors import SceneError
-from LungSegmentationScene.Jobs import CANCELLED, CANCELLING, FAILED, FINISHED, GRACE_S, SceneJob
-from LungSegmentationScene.JobStates import JobFailure, JobProgress
+from LungSegmentationScene.JobStates import JobProgress
 from LungSegmentationScene.Models import modelName
+from LungSegmentationScene.TakingJobs import TakingJob
 from LungSegmentationScene.VolumeFiles import VolumeData, readVolumeInTurns, refuseNoVolume, writeNrrd
 
 KEY = "Inference.segment"
@@ -61,7 +60,7 @@ class Segmented:
         return slicer.mrmlScene.GetNodeByID(self.nodeId) if self.nodeId else None
 
 
-class SegmentationJob(SceneJob):
+class SegmentationJob(TakingJob):
     """Segments CT nodes; when it is finished, :attr:`cases` know their segmentation nodes.
 
     Parameters
@@ -91,7 +90,6 @@ class SegmentationJob(SceneJob):
         for node, title in zip(volumeNodes, names or [node.GetName() for node in volumeNodes], strict=True):
             self.cases[_freeName(title, self.cases)] = Segmented(node.GetID() or "", title)
         sources = dict(zip(self.cases, volumeNodes, strict=True))
-        self._placing: InTurns | None = None
         self._overall = None
         title = _("Segmenting {name}").format(name=next(iter(self.cases.values())).name)
         if len(self.cases) > 1:
@@ -107,15 +105,6 @@ class SegmentationJob(SceneJob):
     def nodes(self) -> list:
         """The segmentation nodes that there are."""
         return [case.node for case in self.cases.values() if case.node is not None]
-
-    def cancel(self, graceS: float = GRACE_S) -> None:
-        """Cancel, also while the results are taken over: then nothing of them stays."""
-        if self._placing is None:
-            super().cancel(graceS)
-        elif not self._cancelAsked:
-            self._cancelAsked = True
-            self._setState(CANCELLING)
-            self._placing.stop()
 
     # What it says
 
@@ -152,46 +141,30 @@ class SegmentationJob(SceneJob):
 
     # Its results
 
-    def _end(self, state: str) -> None:
-        # The temporary folder goes with the end, so the results are taken over before it is told.
-        if self._placing is not None:
-            return
-        if state in (FINISHED, FAILED) and any(case.file is not None for case in self.cases.values()):
-            self._timer.stop()
-            self._placing = InTurns(self._place(), lambda _value, error: self._onPlaced(state, error))
-        else:
-            super()._end(state)
+    def _hasResults(self) -> bool:
+        return any(case.file is not None for case in self.cases.values())
 
-    def _onPlaced(self, state: str, error: Exception | None) -> None:
-        self._placing = None
-        if error is not None:
-            known = isinstance(error, SceneError)
-            hint = error.hint if known else ""
-            state, self.failure = FAILED, JobFailure(str(getattr(error, "sentence", error)), hint, "scene")
-        if error is not None or self._cancelAsked:
-            self._takeAway()
-        super()._end(CANCELLED if self._cancelAsked else state)
-
-    def _place(self) -> Generator:
+    def _takeOver(self) -> Generator:
         """Make nodes of the results; files are read in a thread."""
-        for case in self.cases.values():
-            if case.file is None:
-                continue
-            raw = yield partial(Segmentations.readRawSegments, case.file)
-            volume = slicer.mrmlScene.GetNodeByID(case.volumeId)
-            if volume is None:
-                raise SceneError(
-                    _("“{name}” is not in the scene any more.").format(name=case.name),
-                    _("Segment it again if it is needed."),
-                )
-            node = Segmentations.addRawSegments(raw, volume, resultName(volume.GetName(), self.model, case.marked))
-            case.nodeId = node.GetID()
-            self._describe(node, case.marked, case.warnings)
-            yield
+        try:
+            for case in self.cases.values():
+                if case.file is not None:
+                    raw = yield partial(Segmentations.readRawSegments, case.file)
+                    self._place(case, raw)
+                    yield
+        except BaseException:  # also where it is stopped: all or nothing
+            for node in self.nodes:
+                slicer.mrmlScene.RemoveNode(node)
+            raise
+        return True
 
-    def _takeAway(self) -> None:
-        for node in self.nodes:
-            slicer.mrmlScene.RemoveNode(node)
+    def _place(self, case: Segmented, raw: Segmentations.RawSegments) -> None:
+        volume = slicer.mrmlScene.GetNodeByID(case.volumeId)
+        if volume is None:
+            raise _gone(case.name)
+        node = Segmentations.addRawSegments(raw, volume, resultName(volume.GetName(), self.model, case.marked))
+        case.nodeId = node.GetID()
+        self._describe(node, case.marked, case.warnings)
 
     def _describe(self, node, marked: bool, warnings: Sequence[str]) -> None:
         node.SetAttribute(MODEL_ATTRIBUTE, str(self.model))
@@ -239,15 +212,18 @@ class SequenceJob(SegmentationJob):
         )
         self.title = _("Segmenting {count} frames").format(count=len(frames))
 
-    def _place(self) -> Generator:
-        missing = next((case.name for case in self.cases.values() if case.file is None), None)
-        if missing is not None:
-            if self.failure is None:
-                raise SceneError(_("{name} was not segmented.").format(name=missing), _("The log may tell why."))
-            return
+    def _hasResults(self) -> bool:
+        missing = [case.name for case in self.cases.values() if case.file is None]
+        if missing and self.failure is None:
+            self._fault = SceneError(
+                _("“{name}” was not segmented.").format(name=missing[0]), _("The log may tell why.")
+            )
+        return not missing
+
+    def _takeOver(self) -> Generator:
+        """Make the sequence; nothing of it is in the scene before all of it is."""
         marked = any(case.marked for case in self.cases.values())
-        name = resultName(self.volumesNode.GetName(), self.model, marked)
-        made = Sequences.newLike(self.volumesNode, name)
+        made = Sequences.newLike(self.volumesNode, resultName(self.volumesNode.GetName(), self.model, marked))
         for number, (case, frame) in enumerate(zip(self.cases.values(), self.frames, strict=True)):
             self.progress = JobProgress("writing", number, len(self.frames), case.name)
             self._tell("onProgress", self)
@@ -257,19 +233,19 @@ class SequenceJob(SegmentationJob):
             Segmentations.setReferenceGeometry(node, frame.node)
             made.SetDataNodeAtValue(node, frame.value)
             yield
+        if slicer.mrmlScene.GetNodeByID(self.volumesNode.GetID() or "") is not self.volumesNode:
+            raise _gone(self.volumesNode.GetName())
         warnings = [f"{case.name}: {text}" for case in self.cases.values() for text in case.warnings]
-        if slicer.mrmlScene.GetNodeByID(self.volumesNode.GetID()) is not self.volumesNode:
-            raise SceneError(
-                _("“{name}” is not in the scene any more.").format(name=self.volumesNode.GetName()),
-                _("Segment it again if it is needed."),
-            )
         self.sequenceNode = slicer.mrmlScene.AddNode(made)
         self._describe(self.sequenceNode, marked, warnings)
         self.segmentationNode = Sequences.browseTogether(self.sequenceNode, self.volumesNode)
+        return True
 
-    def _takeAway(self) -> None:
-        # Nothing of it is in the scene before all of it is.
-        self.sequenceNode = self.segmentationNode = None
+
+def _gone(name: str) -> SceneError:
+    return SceneError(
+        _("“{name}” is not in the scene any more.").format(name=name), _("Segment it again if it is needed.")
+    )
 
 
 def _written(nodes: dict[str, object], folder: Path) -> Generator:

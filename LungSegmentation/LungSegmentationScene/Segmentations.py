@@ -110,11 +110,6 @@ def addRawSegments(raw: RawSegments, volumeNode, name: str):
     return node
 
 
-def loadRawSegments(path: Path, volumeNode, name: str):
-    """Make a segmentation node of a ``.seg.nrrd`` that the library wrote; errors as :func:`readRawSegments`."""
-    return addRawSegments(readRawSegments(path), volumeNode, name)
-
-
 def fromLabelMap(labelMapNode, labelSet=None, name: str = ""):
     """Make a segmentation node that shows a label map.
 

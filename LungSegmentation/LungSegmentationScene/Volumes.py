@@ -42,8 +42,8 @@ def matrixFromGeometry(geometry: dict) -> vtk.vtkMatrix4x4:
     return matrix
 
 
-def loadRawVolume(path: Path, geometry: dict, name: str):
-    """Make a CT node of an uncompressed NRRD of int16 HU on a known grid.
+def readRawImage(path: Path, geometry: dict):
+    """Read an uncompressed NRRD of int16 HU on a known grid as a VTK image; may be called in any thread.
 
     Raises
     ------
@@ -53,7 +53,11 @@ def loadRawVolume(path: Path, geometry: dict, name: str):
     file = openRaw(path)
     if file.type != "short" or file.layers != 1 or list(file.sizes) != list(geometry["size"]):
         raise SceneError(_("{file} is not the CT that was asked for.").format(file=path))
-    image = file.image()
+    return file.image()
+
+
+def addRawVolume(image, geometry: dict, name: str):
+    """Add a CT node with an image of HU, on a grid as the library writes it."""
     node = slicer.vtkMRMLScalarVolumeNode()
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     node.SetIJKToRASMatrix(matrixFromGeometry(geometry))

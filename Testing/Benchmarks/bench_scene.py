@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +29,17 @@ def best(function: Callable[[], object], repeats: int, clear: Callable[[], None]
         function()
         times.append(time.perf_counter() - began)
     return min(times)
+
+
+def at_once(steps: Generator) -> object:
+    """Return what work in turns returns, done at a stretch."""
+    value = None
+    while True:
+        try:
+            wanted = steps.send(value)
+        except StopIteration as end:
+            return end.value
+        value = wanted() if wanted is not None else None
 
 
 def main() -> None:
@@ -65,10 +76,10 @@ def main() -> None:
         print(
             f"{record.case}: CT of {record.geometry.size[2]} slices and {shown} segments, job included: {whole:.2f} s"
         )
-        ours = best(lambda: Import.loadExtracted(folder / "patient"), arguments.repeats, clear)
+        ours = best(lambda: at_once(Import.takeOver(folder / "patient")), arguments.repeats, clear)
 
         clear()
-        imported = Import.loadExtracted(folder / "patient")
+        imported = at_once(Import.takeOver(folder / "patient"))
         masks = {
             identifier: slicer.util.arrayFromSegmentBinaryLabelmap(
                 imported.segmentationNode, identifier, imported.volumeNode
@@ -78,7 +89,8 @@ def main() -> None:
         geometry = json.loads((folder / "patient" / "extract.json").read_text(encoding="utf-8"))["geometry"]
 
         def one_by_one() -> None:
-            volume = Volumes.loadRawVolume(folder / "patient" / "ct.nrrd", geometry, "CT")
+            image = Volumes.readRawImage(folder / "patient" / "ct.nrrd", geometry)
+            volume = Volumes.addRawVolume(image, geometry, "CT")
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
             for identifier, mask in masks.items():
@@ -94,7 +106,7 @@ def main() -> None:
         source = arguments.result_of or arguments.patient
         record = extract(source, folder / "result", label_set=label_set)
         clear()
-        imported = Import.loadExtracted(folder / "result")
+        imported = at_once(Import.takeOver(folder / "result"))
         masks = {
             str(roi.structure): slicer.util.arrayFromSegmentBinaryLabelmap(
                 imported.segmentationNode, roi.segment, imported.volumeNode
@@ -110,7 +122,7 @@ def main() -> None:
 
         def load() -> None:
             volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
-            Segmentations.loadSegmentation(result, volume, "result")
+            Segmentations.addRawSegments(Segmentations.readRawSegments(result), volume, "result")
 
         def keep_ct() -> None:
             for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):

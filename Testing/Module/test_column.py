@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unittest
+from unittest import mock
 
 from ModuleTestCase import COLUMN_HEIGHT, ModuleTestCase, inSlicer, qt, slicer
 
@@ -107,6 +108,20 @@ class Column(ModuleTestCase):
         self.processEvents()
         self.widget.enter()
         self.assertIsNotNone(self.widget.accordion.parameters)
+
+    def testAReloadTakesAllPartsAnewAndShowsTheParametersAgain(self) -> None:
+        from LungSegmentationScene import Environment, Views
+
+        self.widget.accordion.parameters.cohortFolder = "/somewhere"
+        with mock.patch.object(Environment, "isTesting", lambda: True):
+            self.widget.onReload()
+        self.widget = slicer.util.getModuleWidget("LungSegmentation")
+        self.logic = self.widget.logic
+        from LungSegmentationScene import Views as again
+
+        self.assertIsNot(again, Views)
+        self.assertEqual(self.panel("Training").parameters.cohortFolder, "/somewhere")
+        self.assertEqual(self.find("trainingCohortPathLineEdit").currentPath, "/somewhere")
 
     def testEveryWidgetThatAUserTouchesHasANameAndATooltip(self) -> None:
         for name in PANELS:

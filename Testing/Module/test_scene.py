@@ -18,6 +18,17 @@ from ModuleTestCase import ROOT, ModuleTestCase, jobPython
 REAL_DATA = Path(os.environ.get("LUNGSEG_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 
+def atOnce(steps):
+    """Return what a generator for ``InTurns`` returns, without turns and threads."""
+    value = None
+    while True:
+        try:
+            wanted = steps.send(value)
+        except StopIteration as end:
+            return end.value
+        value = wanted() if wanted is not None else None
+
+
 def extract(dicom: Path, out: Path, *options: str) -> Path:
     """Run ``lungseg extract`` and return its folder."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
@@ -52,7 +63,7 @@ class SceneTest(ModuleTestCase):
         """Return a phantom in the scene, without a job."""
         from LungSegmentationScene import Import
 
-        return Import.loadExtracted(extract(self.patientFolder(), self.folder / "extracted", *options))
+        return atOnce(Import.takeOver(extract(self.patientFolder(), self.folder / "extracted", *options)))
 
     def smallLabels(self, name: str = "labels", shape: tuple = (6, 20, 30)) -> tuple:
         """Return a volume of 2 × 3 × 4 mm voxels and a label map node on its grid, with a box of label 1."""
@@ -130,7 +141,7 @@ class SceneTest(ModuleTestCase):
         from LungSegmentationScene import Hierarchy, Import
 
         folder = extract(self.patientFolder(), self.folder / "extracted")
-        first, second = Import.loadExtracted(folder), Import.loadExtracted(folder)
+        first, second = (atOnce(Import.takeOver(folder)) for _time in range(2))
         tree = Hierarchy.hierarchy()
         studies = {
             tree.GetItemParent(Hierarchy.itemOf(node))
@@ -190,7 +201,7 @@ class SceneTest(ModuleTestCase):
         from LungSegmentationScene import Import, Segmentations, Terminology, VolumeFiles
 
         folder = extract(self.patientFolder(), self.folder / "extracted", "--all-rois")
-        ours = Import.loadExtracted(folder).segmentationNode
+        ours = atOnce(Import.takeOver(folder)).segmentationNode
         theirs = slicer.util.loadSegmentation(str(folder / "structures.seg.nrrd"))
         layers = [node.GetSegmentation().GetNumberOfLayers() for node in (ours, theirs)]
         self.assertEqual(layers[0], layers[1])
@@ -250,9 +261,23 @@ class SceneTest(ModuleTestCase):
             (broken / name).write_bytes(damage((broken / name).read_bytes()))
             before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode")
             with self.assertRaises(SceneError):
-                Import.loadExtracted(broken)
+                atOnce(Import.takeOver(broken))
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode"), before, name)
             shutil.rmtree(broken)
+
+    def test_what_is_left_undone_leaves_nothing_in_the_scene(self) -> None:
+        from LungSegmentationScene import Import
+
+        folder = extract(self.patientFolder(), self.folder / "extracted")
+        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode")
+        for turns in range(1, 4):
+            steps = Import.takeOver(folder)
+            value = None
+            for _turn in range(turns):
+                wanted = steps.send(value)
+                value = wanted() if wanted is not None else None
+            steps.close()
+            self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode"), before, turns)
 
     def test_what_cannot_be_imported_is_said_in_a_sentence(self) -> None:
         from LungSegmentationScene.Errors import SceneError
@@ -319,7 +344,7 @@ class SceneTest(ModuleTestCase):
 
         imported = self.loaded()
         file = self.folder / "extracted" / "structures.seg.nrrd"
-        node = Segmentations.loadRawSegments(file, imported.volumeNode, "result 結果")
+        node = Segmentations.addRawSegments(Segmentations.readRawSegments(file), imported.volumeNode, "result 結果")
         tree = Hierarchy.hierarchy()
         parents = [tree.GetItemParent(Hierarchy.itemOf(one)) for one in (node, imported.volumeNode)]
         self.assertEqual(parents[0], parents[1])
