@@ -113,7 +113,7 @@ class Column(ModuleTestCase):
         from LungSegmentationScene import Environment, Views
 
         self.widget.accordion.parameters.cohortFolder = "/somewhere"
-        with mock.patch.object(Environment, "isTesting", lambda: True):
+        with mock.patch.object(Environment, "isTesting", return_value=True):
             self.widget.onReload()
         self.widget = slicer.util.getModuleWidget("LungSegmentation")
         self.logic = self.widget.logic
