@@ -1,4 +1,7 @@
-"""The module ``SampleData``: other modules register their data in it, and a user asks for them by name."""
+"""The module ``SampleData``: other modules register their data in it, and its buttons call their functions.
+
+By name (``downloadSamples``) the real one fetches addresses only and passes over functions, so that is not there.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ class SampleDataSource:
 
 
 class SampleDataLogic:
-    """Registers sources and fetches their data."""
+    """Registers sources."""
 
     @staticmethod
     def registerCustomSampleDataSource(
@@ -37,18 +40,6 @@ class SampleDataLogic:
         source.customDownloader = customDownloader
         source.thumbnailFileName = thumbnailFileName
         slicer.modules.sampleDataSources.setdefault(category, []).append(source)
-
-    def downloadFromSource(self, source: SampleDataSource) -> list[Any]:
-        if source.customDownloader is None:
-            raise RuntimeError(f"there is no network here to fetch {source.sampleName} from")
-        return source.customDownloader(source)
-
-    def downloadSamples(self, sampleName: str) -> list[Any]:
-        sources = [item for listed in slicer.modules.sampleDataSources.values() for item in listed]
-        for source in sources:
-            if source.sampleName == sampleName:
-                return self.downloadFromSource(source)
-        return []
 
 
 def build() -> ModuleType:
