@@ -113,6 +113,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             for file in partial.iterdir():
                 _flush(file)
             replace_folder(partial, folder)
+        except StorageError as error:
+            # The hidden folder means nothing to a user.
+            raise StorageError(error.message.replace(str(partial), str(folder)), error.hint) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

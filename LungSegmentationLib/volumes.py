@@ -119,6 +119,15 @@ def read_array(path: Path) -> tuple[Grid, NDArray[Any]]:
     return found
 
 
+def _unreadable(path: Path) -> BadInputError:
+    """Return what is wrong with a file that ITK did not read."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        return BadInputError(f"{path} cannot be read: {error.strerror}.")
+    return BadInputError(f"{path} cannot be read as a volume: it is damaged or of another format.")
+
+
 def _read_with_itk(path: Path) -> sitk.Image:
     if not path.is_file():
         raise BadInputError(f"There is no file {path}.")
@@ -127,7 +136,7 @@ def _read_with_itk(path: Path) -> sitk.Image:
     try:
         image = sitk.ReadImage(itk_path(path))
     except RuntimeError as error:
-        raise BadInputError(f"{path} cannot be read as a volume: it is damaged or of another format.") from error
+        raise _unreadable(path) from error
     check_compressed(path)
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         values = image.GetNumberOfComponentsPerPixel()

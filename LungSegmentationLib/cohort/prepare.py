@@ -334,7 +334,8 @@ def _check_room(paths: CohortPaths, todo: Sequence[_Work], reporter: Reporter) -
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    factor, unit, digits = (1e9, "GB", 1) if count >= 1e9 else (1e6, "MB", 0) if count >= 1e7 else (1e3, "kB", 0)
+    return f"{count / factor:.{digits}f} {unit}"
 
 
 def _retire(paths: CohortPaths, keep: set[str]) -> None:

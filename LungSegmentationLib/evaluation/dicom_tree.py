@@ -152,8 +152,12 @@ def find_references(
         for case in plan.cases
     )
     uids = frozenset(series.series_uid for patient in patients for series in patient.series if series.series_uid)
-    left_out = tuple(f"{one.patient_id}, {one.description}: {one.reason}." for one in plan.skipped)
-    return DicomTree(cases, uids, left_out)
+    left_out = [f"{one.patient_id}, {one.description}: {one.reason}." for one in plan.skipped]
+    if found.unreadable:
+        path, reason = found.unreadable[0]
+        told = reason if str(path) in reason else f"{path}: {reason}"
+        left_out.append(f"{len(found.unreadable)} file(s) are no DICOM or cannot be read, the first: {told}")
+    return DicomTree(cases, uids, tuple(left_out))
 
 
 def _without_predictions(patient: Patient, predictions: Path) -> Patient:

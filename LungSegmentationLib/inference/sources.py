@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,7 +147,8 @@ def _volumes(folder: Path) -> tuple[list[Path], list[Path]]:
             (left_out if _no_ct(entry) or has_bytes(entry) else taken).append(entry)
         elif entry.is_dir():
             cts = [entry / f"{_CT}{ending}" for ending in VOLUME_ENDINGS]
-            taken += [ct for ct in cts if ct.is_file()][:1]
+            # A folder that may not be entered says so in the scan.
+            taken += [ct for ct in cts if os.path.isfile(ct)][:1]  # noqa: PTH113 (Path.is_file raises there)
     return taken, left_out
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from LungSegmentationLib.errors import StorageError, UsageError
+from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.phantom.dicom_files import write_dicom
 from LungSegmentationLib.phantom.options import Orientation, PatientPosition, PhantomOptions
 from LungSegmentationLib.phantom.patient import DEFAULTS, PhantomPatient, PhantomRoi, SliceContour, make_patient
+from LungSegmentationLib.storage import write_json
 
 __all__ = [
     "Orientation",
@@ -94,7 +93,7 @@ def write_patient(patient: PhantomPatient, folder: Path) -> Path:
 
 
 def _write_truth(patient: PhantomPatient, folder: Path) -> None:
-    import SimpleITK as sitk
+    from LungSegmentationLib.volumes import write_volume
 
     volume, keys = patient.grid.voxel_volume, patient.structures.label_set.keys
     truth = {
@@ -114,14 +113,6 @@ def _write_truth(patient: PhantomPatient, folder: Path) -> None:
         "direction": list(patient.grid.direction),
     }
     arrays = {"structures": patient.structures.bits, "labels": patient.structures.label_map()}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, array in arrays.items():
-            sitk.WriteImage(patient.grid.image(array), os.fspath(folder / f"{name}.nii.gz"), True, 1)
-        text = json.dumps(truth, ensure_ascii=False, indent=2) + "\n"
-        (folder / "truth.json").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"The truth cannot be written to {folder}: {error.strerror}.") from error
-    except RuntimeError as error:
-        # SimpleITK knows only this type; its text names the file.
-        raise StorageError(f"The truth cannot be written to {folder}.", "Is the disk full?") from error
+    for name, array in arrays.items():
+        write_volume(patient.grid.image(array), folder / f"{name}.nii.gz")
+    write_json(folder / "truth.json", truth)

@@ -18,9 +18,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
 
-from LungSegmentationLib.errors import StorageError
 from LungSegmentationLib.phantom.patient import PhantomPatient, PhantomRoi, SliceContour
 from LungSegmentationLib.phantom.scanner import field_of_view
+from LungSegmentationLib.storage import storage_errors
 
 __all__ = ["DicomStyle", "draw_style", "phantom_uid", "write_dicom"]
 
@@ -111,7 +111,7 @@ def write_dicom(patient: PhantomPatient, folder: Path) -> None:
     style = draw_style(patient)
     places = [folder / name if style.subfolders else folder for name in ("CT", "RTSTRUCT")]
     order = np.random.default_rng([patient.seed, patient.index, 7]).permutation(patient.grid.size[2])
-    try:
+    with storage_errors(folder):
         for place in places:
             place.mkdir(parents=True, exist_ok=True)
         image = _image_template(patient, style)
@@ -119,15 +119,19 @@ def write_dicom(patient: PhantomPatient, folder: Path) -> None:
         for position, number in enumerate(order):
             _fill_image(image, patient, style, int(number), outside)
             name = _file_name(style, "CT", position + 1, image.SOPInstanceUID)
-            image.save_as(places[0] / name, enforce_file_format=True)
+            _save(image, places[0] / name)
         structure_set = _structure_set(patient, style)
         name = _file_name(style, "RS", 0, structure_set.SOPInstanceUID)
-        structure_set.save_as(places[1] / name, enforce_file_format=True)
-    except OSError as error:
-        raise StorageError(
-            f"The phantom {patient.patient_id} cannot be written to {folder}: {error.strerror}.",
-            "Choose a folder that can be written, on a disk with room.",
-        ) from error
+        _save(structure_set, places[1] / name)
+
+
+def _save(dataset: FileDataset, path: Path) -> None:
+    """Write a file; on a full disk no part of it stays."""
+    try:
+        dataset.save_as(path, enforce_file_format=True)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _file_name(style: DicomStyle, kind: str, number: int, uid: str) -> str:
