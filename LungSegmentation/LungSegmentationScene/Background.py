@@ -8,6 +8,7 @@ What must be done in the window's thread, because it reads or changes the scene,
 
 from __future__ import annotations
 
+import _thread
 import logging
 import shutil
 import threading
@@ -47,12 +48,13 @@ class BackgroundCall:
         self._value: object = None
         self._error: Exception | None = None
         self._told = False
-        self._thread = threading.Thread(target=self._run, name="LungSegmentation", daemon=False)
+        self._ended = threading.Event()
         self._timer = qt.QTimer()
         self._timer.setInterval(TICK_MS)
         self._timer.connect("timeout()", self._look)
         _pending.add(self)
-        self._thread.start()
+        # The start of threading.Thread waits until the thread runs: tenths of a second where processors are busy.
+        _thread.start_new_thread(self._run, ())
         self._timer.start()
 
     @property
@@ -62,7 +64,7 @@ class BackgroundCall:
 
     def finishNow(self) -> None:
         """Wait for the end and tell it; for the end of the application and for scripts."""
-        self._thread.join()
+        self._ended.wait()
         self._tell()
 
     def _run(self) -> None:
@@ -70,11 +72,13 @@ class BackgroundCall:
             self._value = self._function()
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the call
             self._error = error
+        finally:
+            self._ended.set()
 
     def _look(self) -> None:
-        if self._thread.is_alive():
+        if not self._ended.is_set():
             time.sleep(GIVE_WAY_S)
-        if not self._thread.is_alive():
+        if self._ended.is_set():
             self._tell()
 
     def _tell(self) -> None:

@@ -199,7 +199,7 @@ class ModuleTestCase(unittest.TestCase):
 
     def find(self, objectName: str):
         """Return the only widget of this name in the module."""
-        found = slicer.util.findChildren(self.widget.parent, objectName)
+        found = self.widget.parent.findChildren(qt.QWidget, objectName)
         self.assertEqual(len(found), 1, f"{len(found)} widgets are named {objectName}")
         return found[0]
 

@@ -101,9 +101,10 @@ class TrainingPanelTest(LearningTestCase):
         self.assertIn("3 cases, not prepared", label.text)
         self.assertFalse(self.find("trainingStartButton").enabled)
         self.logic.parameters().trainingSliceSize = "128"
+        prepare, start = self.find("trainingPrepareButton"), self.find("trainingStartButton")
         with self.blocking() as gaps:
-            self.click("trainingPrepareButton")
-            self.waitUntil(lambda: self.find("trainingStartButton").enabled, message="it was not prepared")
+            self.click(prepare)
+            self.waitUntil(lambda: start.enabled, message="it was not prepared")
         self.assertIn("1 training, 1 validation, 1 test", label.text)
         self.assertWindowAlive(gaps)
 
