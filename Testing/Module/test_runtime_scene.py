@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +29,6 @@ from Runtime import mrml_widgets, qt_objects  # noqa: E402
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
-FRESH = "LUNGSEG_FRESH_PROCESS"
 
 
 def test_a_node_gets_its_place_in_the_subject_hierarchy(runtime: Runtime) -> None:
@@ -130,15 +128,6 @@ def test_opencv_in_the_same_process_does_not_keep_qt_from_starting() -> None:
 def test_views_draw_a_volume_and_a_segmentation_over_it(runtime: Runtime, tmp_path: Path) -> None:
     if rendering_fault():
         pytest.skip(rendering_fault())
-    if FRESH not in os.environ:
-        # In a process of its own: after other tests, views keep a field of view that is not that of the volume.
-        node = f"{Path(__file__)}::test_views_draw_a_volume_and_a_segmentation_over_it"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", node]
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, env={**os.environ, FRESH: "1"}, cwd=ROOT
-        )
-        assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
-        return
     manager = runtime.open_views()
     try:
         red, gray = shown_slice(manager, tmp_path, opacity=1.0), shown_slice(manager, tmp_path, opacity=0.0)
@@ -148,6 +137,21 @@ def test_views_draw_a_volume_and_a_segmentation_over_it(runtime: Runtime, tmp_pa
         assert red[256, 256].tolist() == [255, 0, 0]
     finally:
         runtime.close_views()
+
+
+def test_a_slice_node_that_is_there_before_its_view_opens_is_that_of_the_view() -> None:
+    if rendering_fault():
+        pytest.skip(rendering_fault())
+    # Views open once in a process, so this takes one that has none yet.
+    code = (
+        "import sys; sys.path.insert(0, 'Testing'); from Runtime import start; runtime = start(); import slicer; "
+        "node = slicer.mrmlScene.AddNewNodeByClass('vtkMRMLSliceNode'); node.SetLayoutName('Red'); "
+        "slicer.mrmlScene.Clear(False); views = runtime.open_views(); "
+        "print(views.sliceWidget('Red').mrmlSliceNode() is node, "
+        "[n.GetLayoutName() for n in slicer.util.getNodesByClass('vtkMRMLSliceNode')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "True ['Red', 'Green', 'Yellow']"), done.stderr
 
 
 def shown_slice(manager: Any, folder: Path, opacity: float) -> np.ndarray:

@@ -99,7 +99,13 @@ class SliceView(OffscreenView):
         self.logic.SetMRMLApplicationLogic(session.application_logic)
         session.application_logic.GetSliceLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(session.scene)
-        self.node = self.logic.AddSliceNode(name)
+        # There is one node a layout name: where a script made it before the view opens, the view takes that, as in
+        # Slicer. A second one would stay outside of the scene, and what moves the first would not move the view.
+        self.node = session.scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if self.node is None:
+            self.node = self.logic.AddSliceNode(name)
+        else:
+            self.logic.SetSliceNode(self.node)
         self.node.SetOrientation(orientation)
         self.node.SetLayoutLabel(label)
         self.node.SetLayoutColor(*color)
