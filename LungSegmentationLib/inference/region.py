@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -86,27 +85,53 @@ def region_logits(network: UNet, images: Tensor, box: Box) -> Tensor:
         stage = network.decoder[level]
         if not isinstance(stage, DoubleConv):
             raise TypeError(f"{type(stage).__name__} is no double convolution")
-        x = _double_convolution(stage, torch.cat((skip, fine), 1), seen, wanted[level], sizes[level])
+        x = _double_convolution(stage, (skip, fine), wanted[level], sizes[level])
         held = wanted[level]
     logits: Tensor = network.head(x)
     return logits
 
 
-def _double_convolution(stage: DoubleConv, x: Tensor, seen: Box, wanted: Box, size: int) -> Tensor:
+def _double_convolution(stage: DoubleConv, parts: tuple[Tensor, Tensor], wanted: Box, size: int) -> Tensor:
+    """Return what is wanted from the channels of both parts, which reach two pixels beyond it where the slice does."""
     between = _grown(wanted, 1, size)
-    features = functional.relu(_convolved(stage.conv1, x, seen, between, size), inplace=True)
-    features = _convolved(stage.conv2, features, between, wanted, size)
+    x = _framed(parts, between, size)
+    features = functional.relu(_valid(stage.conv1, x), inplace=True)
+    features = functional.pad(features, _zeros(wanted, size))
+    features = _valid(stage.conv2, features)
     if stage.shortcut is not None:
-        features = features + stage.shortcut(_cut(x, seen, wanted))
+        framed: Box = (
+            range(between[0].start - 1, between[0].stop + 1),
+            range(between[1].start - 1, between[1].stop + 1),
+        )
+        features = features + stage.shortcut(_cut(x, framed, wanted))
     return functional.relu(features, inplace=True)
 
 
-def _convolved(convolution: nn.Module, x: Tensor, held: Box, wanted: Box, size: int) -> Tensor:
-    """Convolve what is held to what is wanted; zeros come in only where the slice ends."""
-    x = _cut(x, held, _grown(wanted, 1, size))
-    (top, bottom), (left, right) = ((int(span.start == 0), int(span.stop == size)) for span in wanted)
-    if top or bottom or left or right:
-        x = functional.pad(x, (left, right, top, bottom))
+def _framed(parts: tuple[Tensor, Tensor], between: Box, size: int) -> Tensor:
+    """Return the channels of both parts in one tensor, with zeros around where the slice ends."""
+    left, right, top, bottom = _zeros(between, size)
+    count, _, rows, columns = parts[0].shape
+    channels = sum(part.shape[1] for part in parts)
+    # Channels last: joining and padding would be two copies, and this is the largest tensor of a level.
+    framed = parts[0].new_empty(count, top + rows + bottom, left + columns + right, channels)
+    framed[:, :top] = 0
+    framed[:, top + rows :] = 0
+    framed[:, :, :left] = 0
+    framed[:, :, left + columns :] = 0
+    inner, first = framed[:, top : top + rows, left : left + columns], 0
+    for part in parts:
+        inner[..., first : first + part.shape[1]].copy_(part.permute(0, 2, 3, 1))
+        first += part.shape[1]
+    return framed.permute(0, 3, 1, 2)
+
+
+def _zeros(wanted: Box, size: int) -> tuple[int, int, int, int]:
+    """Return how many zeros a convolution needs left, right, above and below: only where the slice ends."""
+    rows, columns = wanted
+    return int(columns.start == 0), int(columns.stop == size), int(rows.start == 0), int(rows.stop == size)
+
+
+def _valid(convolution: nn.Module, x: Tensor) -> Tensor:
     if isinstance(convolution, WinogradConvolution):
         return convolution.valid(x)
     if not isinstance(convolution, nn.Conv2d):
