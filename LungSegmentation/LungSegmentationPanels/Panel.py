@@ -16,6 +16,9 @@ from LungSegmentationPanels.LogView import LogView
 
 logger = logging.getLogger("LungSegmentation")
 
+CHOICE_WIDTH = 80
+"""Pixels to which a combo box can be narrowed."""
+
 
 class Panel:
     """Base of the panels. A subclass names its ``.ui`` and overrides :meth:`setup` and :meth:`updateState`.
@@ -32,6 +35,8 @@ class Panel:
         The parameter node's wrapper; None while the scene is closed.
     report
         What the set-up strip found out; None before its check.
+    bars
+        Rows of the jobs that the panel starts.
 
     Widgets with the dynamic property ``SlicerParameterName`` show the parameter of that name, see ``Bindings.py``:
     check boxes, spin boxes, sliders, line edits, paths, node selectors, and combo boxes by the data of their items.
@@ -49,11 +54,16 @@ class Panel:
         self.parameters = None
         self.report = None
         self.entered = False
+        self.bars: tuple = ()
         self._bindings = None
         self._reasons: dict[str, str] = {}
         self.widget = slicer.util.loadUI(str(Environment.resourcePath("UI", f"{self.name}Panel.ui")))
         self.ui = slicer.util.childWidgetVariables(self.widget)
         message = f"{self.name[:1].lower()}{self.name[1:]}Message"
+        for widget in vars(self.ui).values():
+            if widget.inherits("QComboBox"):
+                # Else the longest item, in large letters or another language, makes the whole column wider.
+                widget.setMinimumWidth(CHOICE_WIDTH)
         self.messageLabel = qt.QLabel()
         self.messageLabel.objectName = f"{message}Label"
         self.messageLabel.wordWrap = True
@@ -82,11 +92,13 @@ class Panel:
         self.entered = False
 
     def cleanup(self) -> None:
-        """Let go of the scene for good."""
+        """Let go of the scene and of jobs, which go on, for good."""
+        for bar in self.bars:
+            bar.cleanup()
         self.setParameterNode(None)
 
     def setParameterNode(self, parameters) -> None:
-        """Show these parameters from now on; None when the scene closes."""
+        """Show these parameters from now on; without any, forget what was shown of the closed scene."""
         if self._bindings is not None:
             self._bindings.release()
             self._bindings = None
@@ -94,6 +106,11 @@ class Panel:
         if parameters is not None:
             self._bindings = Bindings(parameters, self.boundWidgets(), self.updateState)
         self.updateState()
+        if parameters is None:
+            self.clearMessage()
+            for bar in self.bars:
+                if not bar.isRunning:
+                    bar.watch(None)
 
     def boundWidgets(self) -> dict:
         """Return the widgets that show a parameter, by its name."""

@@ -37,8 +37,10 @@ def fillRows(table, rows: Sequence[Sequence]) -> None:
 def fitHeight(table, mostRows: int) -> None:
     """Make a table as high as its rows, or as a number of rows where it has more."""
     rows = min(max(1, table.rowCount), mostRows)
+    # With large letters no row is as low as was asked for.
+    rowHeight = max(ROW_HEIGHT, table.verticalHeader().minimumSectionSize)
     # The height of the header is known before it was ever shown only by its hint.
-    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * ROW_HEIGHT + 2 * table.frameWidth)
+    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + rows * rowHeight + 2 * table.frameWidth)
 
 
 def textItem(text: str):
