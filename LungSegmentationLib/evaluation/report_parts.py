@@ -112,7 +112,7 @@ def _mean(one: StructureSummary, name: str) -> str:
 
 def _signed(value: float) -> str:
     text = f"{value:+.1f}"
-    return "0.0" if float(text) == 0 else text
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
 def _linked(case: str, linked: set[str]) -> str:

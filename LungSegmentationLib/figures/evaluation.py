@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CasePicture", "Panel", "Ranked", "bland_altman", "case_slices", "metrics_distribution", "structure_ranking"]
 
 _EXPECTED = Patch(facecolor="0.75", edgecolor="none", alpha=0.5, label="expected")
+_QUARTILES = Patch(facecolor="0.85", edgecolor="0.25", label="quartiles and median")
 _FILL = 0.55
 _MARGIN_MM = 20.0
 _SPECK_MM2 = 25.0
@@ -75,7 +76,7 @@ def metrics_distribution(panels: Sequence[Panel], label_set: LabelSet, path: Pat
         axis.set_axis_off()
     handles = [
         Line2D([], [], marker="o", linestyle="", color="0.25", markersize=4, label="one case"),
-        Patch(facecolor="0.85", edgecolor="0.25", label="quartiles and median"),
+        *([_QUARTILES] if any(len(values) > 2 for panel in panels for values in panel.values.values()) else []),
         *([_EXPECTED] if any(panel.expected for panel in panels) else []),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
@@ -131,8 +132,13 @@ def structure_ranking(
     axis.set_ylim(max(len(ordered), 1) - 0.4, -0.6)
     axis.set_xlim(0, 1)
     axis.set_title("Mean Dice, best structure first", loc="left")
-    handles = [Line2D([], [], color="0.15", label="standard deviation"), *([_EXPECTED] if expected else [])]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    deviation = any(one.std is not None for one in ordered)
+    handles: list[Any] = [
+        *([Line2D([], [], color="0.15", label="standard deviation")] if deviation else []),
+        *([_EXPECTED] if expected else []),
+    ]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     _plain(axis)
     return save(figure, path)
 
@@ -160,7 +166,8 @@ def bland_altman(volumes: Mapping[str, Sequence[tuple[float, float]]], label_set
         axis.axhline(0, color="0.6", linewidth=0.8)
         bias = float(differences.mean())
         axis.axhline(bias, color="black", linewidth=1.2)
-        title = f"{label_set[key].name}: {bias:+.1f}"
+        mean = f"{bias:+.1f}".replace("-", "\N{MINUS SIGN}")
+        title = f"{label_set[key].name}: {mean}"
         reach = [np.abs(differences).max()]
         if len(differences) > 2:
             spread = 1.96 * float(differences.std(ddof=1))

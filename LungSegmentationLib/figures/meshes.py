@@ -27,8 +27,10 @@ FAR_MM = 10.0
 _ACROSS = 28.0
 """Steps across a structure of the same volume as a cube: enough to see its shape, few enough for a browser."""
 
-_OPACITY = {"GTV": 0.9}
+_OPACITY = {"GTV": 1.0}
 """By RT ROI interpreted type: what lies innermost is drawn densest."""
+
+_OTHERS_OPACITY = 0.35
 
 _SYNC = """
 const plot = document.getElementById('{plot_id}');
@@ -121,7 +123,8 @@ def write_meshes(
     figure = go.Figure()
     flat: list[Any] = []
     for side, (meshes, scene) in enumerate(((reference, "scene"), (prediction, "scene2"))):
-        for key in label_set.keys:
+        # A browser lays what comes later over what comes first: so what lies within others comes last.
+        for key in label_set.paint_order:
             if key not in meshes:
                 continue
             structure = label_set[key]
@@ -148,8 +151,8 @@ def write_meshes(
             figure.add_trace(
                 go.Mesh3d(
                     x=x, y=y, z=z, i=i, j=j, k=k, scene=scene, name=structure.name + only, color=color,
-                    opacity=_OPACITY.get(structure.interpreted_type, 0.4),
-                    legendgroup=key, showlegend=side == 0 or not both,
+                    opacity=_OPACITY.get(structure.interpreted_type, _OTHERS_OPACITY),
+                    legendgroup=key, legendrank=structure.label, showlegend=side == 0 or not both,
                     hoverinfo="name" if side == 0 else None, flatshading=False,
                     lighting={"ambient": 0.55, "diffuse": 0.7, "specular": 0.15}, **options,
                 )
@@ -187,6 +190,7 @@ def _ranges(meshes: list[Mesh]) -> list[list[float]]:
 
 
 def _lay_out(figure: Any, case: str, traces: list[int], flat: list[Any], ranges: list[list[float]]) -> None:
+    width = 0.49
     # LPS seen from the front: the patient's head up, the right side on the left.
     camera = {"eye": {"x": 0.0, "y": -1.9, "z": 0.25}, "up": {"x": 0, "y": 0, "z": 1}}
     axes = {
@@ -194,9 +198,11 @@ def _lay_out(figure: Any, case: str, traces: list[int], flat: list[Any], ranges:
         for name, limits in zip(("xaxis", "yaxis", "zaxis"), ranges, strict=True)
     }
     scene = {**axes, "aspectmode": "data", "camera": camera}
-    width = 0.49
+    place = {"xref": "paper", "yref": "paper", "y": 1, "yanchor": "top", "showarrow": False, "font": {"size": 16}}
+    sides = [{**place, "text": "reference", "x": width / 2}, {**place, "text": "prediction", "x": 1 - width / 2}]
     figure.update_layout(
-        title={"text": f"{_escaped(case)}: reference (left) and prediction (right)", "x": 0.5},
+        title={"text": _escaped(case), "x": 0.5},
+        annotations=sides,
         scene={**scene, "domain": {"x": [0, width], "y": [0, 1]}},
         scene2={**scene, "domain": {"x": [1 - width, 1], "y": [0, 1]}},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom"},
