@@ -199,7 +199,8 @@ class ModuleTestCase(unittest.TestCase):
 
     def find(self, objectName: str):
         """Return the only widget of this name in the module."""
-        found = self.widget.parent.findChildren(qt.QWidget, objectName)
+        # With a name, PythonQt looks only below children that have it.
+        found = [one for one in self.widget.parent.findChildren(qt.QWidget) if one.objectName == objectName]
         self.assertEqual(len(found), 1, f"{len(found)} widgets are named {objectName}")
         return found[0]
 

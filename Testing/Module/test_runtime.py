@@ -236,6 +236,16 @@ def test_a_collapsible_button_hides_what_is_in_it_and_no_more() -> None:
     assert states == [True, False, True]
 
 
+def test_children_are_not_found_by_their_name_as_pythonqt_does_not_descend_to_them() -> None:
+    parent = qt.QWidget()
+    child = qt.QPushButton(parent)
+    child.objectName = "child"
+    assert parent.findChildren(qt.QWidget) == [child]
+    assert parent.findChild(qt.QWidget, "child") is child
+    with pytest.raises(TypeError, match="PythonQt"):
+        parent.findChildren(qt.QWidget, "child")
+
+
 def test_a_path_line_edit_tells_each_new_path_once_and_that_it_was_cleared_by_another_signal(tmp_path: Path) -> None:
     edit = ctk.ctkPathLineEdit()
     edit.filters = ctk.ctkPathLineEdit.Dirs

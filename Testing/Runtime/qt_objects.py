@@ -81,11 +81,21 @@ def adapt_all() -> None:
     QtCore.QObject.className = lambda self: self.metaObject().className()
     # PythonQt knows the object name under this name too, and slicer.util looks for it.
     QtCore.QObject.name = PropertyAttribute("objectName", None)
+    QtCore.QObject.findChildren = _without_name(QtCore.QObject.findChildren)
     for cls, getter in getters.items():
         cls.__getattribute__ = _with_connect(getter)
     # Python lets only the function of the lowest base through once the classes above have one in Python.
     for cls in objects:
         cls.__setattr__ = _refusing_unknown(root.__setattr__)
+
+
+def _without_name(original: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+    def find(self: Any, kind: type, name: str = "") -> list[Any]:
+        if name:
+            raise TypeError("PythonQt looks for a name only below children that have it: compare the names of all")
+        return original(self, kind)
+
+    return find
 
 
 def _classes() -> Iterator[type]:
