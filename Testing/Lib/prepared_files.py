@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from LungSegmentationLib.cohort.paths import CohortPaths
+from LungSegmentationLib.cohort.prepare import PreparationOptions, prepare
 from LungSegmentationLib.cohort.records import (
     CaseRecord,
     CohortRecord,
@@ -17,10 +18,12 @@ from LungSegmentationLib.cohort.records import (
     write_record,
 )
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.jobs.events import Log, Progress, SilentReporter, Warning_
 from LungSegmentationLib.labels import label_set_to_dict, load_label_set
 from LungSegmentationLib.volumes import write_volume
 
 LABELS = load_label_set()
+SMALL = PreparationOptions(slice_size=32)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -85,3 +88,40 @@ def add_case(
         folder.record,
     )
     return ct, bits
+
+
+class Listener(SilentReporter):
+    """Keeps what it hears; stops after ``stop_after`` progress reports."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        super().__init__(lambda: stop_after is not None and len(self.progressed) > stop_after)
+        self.progressed: list[Progress] = []
+        self.warned: list[Warning_] = []
+        self.logged: list[str] = []
+
+    def emit(self, event: object) -> None:
+        if isinstance(event, Progress):
+            self.progressed.append(event)
+        elif isinstance(event, Warning_):
+            self.warned.append(event)
+        elif isinstance(event, Log):
+            self.logged.append(event.message)
+
+
+def four_patients(root: Path) -> CohortPaths:
+    """A cohort of four patients; one has a heart."""
+    paths = new_cohort(root)
+    for number in range(4):
+        keys = ("gtv", "lung_right", "lung_left", *(["heart"] * (number == 1)))
+        add_case(paths, f"P{number}", seed=number, keys=keys)
+    return paths
+
+
+def states_of(paths: CohortPaths, options: PreparationOptions = SMALL) -> dict[str, str]:
+    """Prepare a cohort; return what became of each case."""
+    return {outcome.case: outcome.state for outcome in prepare(paths.root, options).outcomes}
+
+
+def stamps_of(paths: CohortPaths) -> dict[str, int]:
+    """Return when each file of the cache was written."""
+    return {file.name: file.stat().st_mtime_ns for file in paths.cache.iterdir()}
