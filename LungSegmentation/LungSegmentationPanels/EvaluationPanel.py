@@ -38,11 +38,10 @@ class EvaluationPanel(Panel):
 
         ui = self.ui
         self._labelSet = load_label_set()
-        self._job: SceneJob | None = None
-        self._listener = None
         self._chartIds: dict[str, str] = {}
         self.widget.setMRMLScene(slicer.mrmlScene)
         self.bar = JobBar("evaluationJob", ui.evaluationJobPlace.layout(), ui.evaluationApplyButton)
+        self.bars = (self.bar,)
         ui.evaluationNoteLabel.visible = False
         ui.evaluationStructureComboBox.addItem(_("All structures"), "")
         for structure in self._labelSet.structures:
@@ -58,24 +57,14 @@ class EvaluationPanel(Panel):
         """Go on showing a job that this panel started before it was reloaded."""
         job = findJob(Evaluation.KEY)
         if job is not None and not self.bar.isRunning:
-            self._watch(job)
+            self.bar.watch(job, self._onFinished)
         super().enter()
-
-    def cleanup(self) -> None:
-        """Let go of scene and job."""
-        if self._job is not None:
-            self._job.forget(self._listener)
-        self.bar.cleanup()
-        super().cleanup()
 
     def setParameterNode(self, parameters) -> None:
         """Show these parameters; without any, forget what was shown of the closed scene."""
         super().setParameterNode(parameters)
         if parameters is None:
-            self.clearMessage()
             self._note("")
-            if not self.bar.isRunning:
-                self.bar.watch(None)
 
     # State
 
@@ -161,15 +150,8 @@ class EvaluationPanel(Panel):
         except SceneError as error:
             self.complain(error.sentence, error.hint)
             return
-        self._watch(job)
+        self.bar.watch(job, self._onFinished)
         self.updateState()
-
-    def _watch(self, job: SceneJob) -> None:
-        if self._job is not None:
-            self._job.forget(self._listener)
-        self._job = job
-        self.bar.watch(job)
-        self._listener = job.listen(onFinished=self._onFinished)
 
     def _onFinished(self, job: SceneJob) -> None:
         if job.state == FINISHED and self.parameters is not None:

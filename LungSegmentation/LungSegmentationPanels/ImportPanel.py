@@ -41,6 +41,7 @@ class ImportPanel(Panel):
         self.scanBar = JobBar("importScanJob", ui.importScanJobPlace.layout(), ui.importScanButton)
         self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace.layout(), ui.importLoadButton)
         self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace.layout(), ui.importConvertButton)
+        self.bars = (self.scanBar, self.loadBar, self.convertBar)
         ui.importWarningsText.visible = ui.importCorrectionsLabel.visible = False
         self.database = DatabaseTable(ui.importDatabaseTable, self.updateState)
         self.patients = PatientTable(ui.importPatientsTable, self.onPatientChosen)
@@ -74,12 +75,6 @@ class ImportPanel(Panel):
         if self.convertBar.job is None and (job := findJob(Import.CONVERT_KEY)):
             self._watchConversion(job)
         super().enter()
-
-    def cleanup(self) -> None:
-        """Let go of scene and jobs."""
-        super().cleanup()
-        for bar in (self.scanBar, self.loadBar, self.convertBar):
-            bar.cleanup()
 
     # What the state allows
 

@@ -39,8 +39,6 @@ class InferencePanel(Panel):
         self._askedCohort: str | None = None
         self._filling = False
         self._problem = False
-        self._job: SceneJob | None = None
-        self._listener = None
         self._exported: Path | None = None
         fillChoices(ui)
         self.widget.setMRMLScene(slicer.mrmlScene)
@@ -48,6 +46,7 @@ class InferencePanel(Panel):
         self.modelReader = Models.ModelReader(self._onModel)
         self.bar = JobBar("inferenceJob", ui.inferenceJobPlace.layout(), ui.inferenceApplyButton)
         self.exportBar = JobBar("inferenceExportJob", ui.inferenceExportJobPlace.layout(), ui.inferenceExportButton)
+        self.bars = (self.bar, self.exportBar)
         ui.inferenceResultLabel.visible = False
         ui.inferenceModelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)
         ui.inferenceModelFileButton.connect("clicked()", self.onChooseFile)
@@ -65,28 +64,20 @@ class InferencePanel(Panel):
         if not self.bar.isRunning:
             job = findJob(Inference.KEY) or findJob(Inference.BATCH_KEY)
             if job is not None:
-                self._watch(job)
+                self.bar.watch(job, self._onFinished)
         super().enter()
 
     def cleanup(self) -> None:
-        """Let go of scene and jobs."""
+        """Let go of scene, jobs and readers."""
         self.runReader.close()
         self.modelReader.close()
-        if self._job is not None:
-            self._job.forget(self._listener)
-        for bar in (self.bar, self.exportBar):
-            bar.cleanup()
         super().cleanup()
 
     def setParameterNode(self, parameters) -> None:
         """Show these parameters; without any, forget what was shown of the closed scene."""
         super().setParameterNode(parameters)
         if parameters is None:
-            self.clearMessage()
             self.ui.inferenceResultLabel.visible = False
-            for bar in (self.bar, self.exportBar):
-                if not bar.isRunning:
-                    bar.watch(None)
 
     # State
 
@@ -258,15 +249,14 @@ class InferencePanel(Panel):
         parameters = self.parameters
         kind = str(self.ui.inferenceBatchFormatComboBox.itemData(self.ui.inferenceBatchFormatComboBox.currentIndex))
         self.clearMessage()
-        self._watch(
-            Inference.segmentFolder(
-                parameters.inferenceBatchInput.strip(),
-                parameters.inferenceBatchOutput.strip(),
-                parameters.modelPath.strip(),
-                (kind,),
-                **self.options(),
-            )
+        job = Inference.segmentFolder(
+            parameters.inferenceBatchInput.strip(),
+            parameters.inferenceBatchOutput.strip(),
+            parameters.modelPath.strip(),
+            (kind,),
+            **self.options(),
         )
+        self.bar.watch(job, self._onFinished)
         self.updateState()
 
     def _segment(self, volumes) -> None:
@@ -277,15 +267,8 @@ class InferencePanel(Panel):
         except SceneError as error:
             self.complain(error.sentence, error.hint)
             return
-        self._watch(job)
+        self.bar.watch(job, self._onFinished)
         self.updateState()
-
-    def _watch(self, job: SceneJob) -> None:
-        if self._job is not None:
-            self._job.forget(self._listener)
-        self._job = job
-        self.bar.watch(job)
-        self._listener = job.listen(onFinished=self._onFinished)
 
     def _onFinished(self, job: SceneJob) -> None:
         if isinstance(job, Inference.SequenceJob):
@@ -341,7 +324,6 @@ class InferencePanel(Panel):
         except SceneError as error:
             self.complain(error.sentence, error.hint)
             return
-        self.exportBar.watch(job)
 
         def finished(ended: SceneJob) -> None:
             if ended.state == FINISHED:
@@ -349,7 +331,7 @@ class InferencePanel(Panel):
                 self.say(_("Written: {path}").format(path=path))
             self.updateState()
 
-        job.listen(onFinished=finished)
+        self.exportBar.watch(job, finished)
         self.updateState()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import qt
 from LungSegmentationScene.Jobs import SceneJob
 from LungSegmentationScene.JobStates import CANCELLED, CANCELLING, FAILED, STARTING
@@ -30,7 +32,7 @@ class JobBar:
 
     def __init__(self, name: str, layout=None, startButton=None) -> None:
         self.job: SceneJob | None = None
-        self._listener = None
+        self._listeners: list = []
         self._startButton = startButton
         self._startText = startButton.text if startButton is not None else ""
         self._startToolTip = startButton.toolTip if startButton is not None else ""
@@ -79,18 +81,26 @@ class JobBar:
         """Whether a job is shown that has not ended."""
         return self.job is not None and self.job.isRunning
 
-    def watch(self, job: SceneJob | None) -> None:
-        """Show a job from now on; None hides the row."""
-        if self.job is not None:
-            self.job.forget(self._listener)
+    def watch(self, job: SceneJob | None, onFinished: Callable[[SceneJob], None] | None = None) -> None:
+        """Show a job from now on; None hides the row.
+
+        Parameters
+        ----------
+        job
+            The job.
+        onFinished
+            Told its end after it is shown here, unless another job is watched by then.
+        """
+        self._forget()
         self.job = job
-        self._listener = None
         self.widget.visible = job is not None
         self.logButton.checked = False
         if job is None:
             self._showStartButton()
             return
-        self._listener = job.listen(onProgress=self._update, onFinished=self._update)
+        self._listeners.append(job.listen(onProgress=self._update, onFinished=self._update))
+        if onFinished is not None:
+            self._listeners.append(job.listen(onFinished=onFinished))
         self._update(job)
 
     def cancel(self) -> None:
@@ -105,8 +115,12 @@ class JobBar:
     def cleanup(self) -> None:
         """Let go of the job, which goes on."""
         self._logTimer.stop()
-        if self.job is not None:
-            self.job.forget(self._listener)
+        self._forget()
+
+    def _forget(self) -> None:
+        for listener in self._listeners:
+            self.job.forget(listener)
+        self._listeners = []
 
     def _showStartButton(self) -> None:
         if self._startButton is None:

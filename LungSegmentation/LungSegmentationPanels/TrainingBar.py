@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from LungSegmentationScene.Jobs import CANCELLED, CANCELLING, SceneJob
 from slicer.i18n import tr as _
 
@@ -17,10 +19,10 @@ class TrainingBar(JobBar):
         self._latest = None
         super().__init__(name, layout, startButton)
 
-    def watch(self, job: SceneJob | None) -> None:
+    def watch(self, job: SceneJob | None, onFinished: Callable[[SceneJob], None] | None = None) -> None:
         """Show a training from now on."""
         self._latest = None
-        super().watch(job)
+        super().watch(job, onFinished)
 
     def cancel(self) -> None:
         """Ask the training to stop with a checkpoint; asked again, end it with all its processes."""

@@ -58,6 +58,7 @@ class TrainingPanel(Panel):
         fillChoices(ui)
         self.bar = TrainingBar("trainingJob", ui.trainingJobPlace.layout(), ui.trainingStartButton)
         self.prepareBar = JobBar("trainingPrepareJob", ui.trainingJobPlace.layout(), ui.trainingPrepareButton)
+        self.bars = (self.bar, self.prepareBar)
         ui.trainingStartButton.connect("clicked()", self.onStart)
         ui.trainingPrepareButton.connect("clicked()", self.onPrepare)
         ui.trainingLossChartButton.connect("clicked()", lambda: self.showChart("loss"))
@@ -84,8 +85,6 @@ class TrainingPanel(Panel):
         self.reader.close()
         self._redrawTimer.stop()
         self._watch(None)
-        for bar in (self.bar, self.prepareBar):
-            bar.cleanup()
         super().cleanup()
 
     def setParameterNode(self, parameters) -> None:
@@ -93,10 +92,6 @@ class TrainingPanel(Panel):
         super().setParameterNode(parameters)
         if parameters is None:
             self._askedFolder = None
-            self.clearMessage()
-            for bar in (self.bar, self.prepareBar):
-                if not bar.isRunning:
-                    bar.watch(None)
 
     # State
 

@@ -52,16 +52,12 @@ def startTraining(
     settings: Iterable[str] | Mapping[str, object] = (),
     **options: object,
 ) -> SceneJob:
-    """Start a training, which goes on when the window is closed; returns at once.
+    """Start a training; see the method of the module's logic.
 
     Parameters
     ----------
-    cohort
-        A prepared cohort.
-    run
-        Name of the run; default date and time.
-    resume
-        Go on with the run from its last checkpoint.
+    cohort, run, resume
+        As there.
     settings
         As of ``lungseg train --set``: texts ``key=value``, or a mapping; keys may have dots.
     options

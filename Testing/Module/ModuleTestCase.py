@@ -9,7 +9,8 @@ Cases are unittest cases with camelCase helpers:
   object name, ``self.click(…)`` presses a button as a user could: never one that is hidden or disabled;
 - ``self.waitUntil(condition)`` lets the window live until something holds;
 - ``self.assertNeverBlocked(action)`` does something several times and measures how long the event loop stood still;
-- ``self.photograph("import-filled")`` takes pictures at 400 and 700 pixels, kept where ``LUNGSEG_SCREENSHOTS`` says;
+- ``self.photograph("import-filled")`` takes pictures at 400 and 700 pixels, kept where ``LUNGSEG_SCREENSHOTS`` says,
+  with ``LUNGSEG_THEME=dark`` in a dark theme;
 - ``self.folder`` is a temporary folder with a difficult name; ``self.phantom()`` makes DICOM patients, once.
 """
 
@@ -47,6 +48,31 @@ def startRuntime() -> None:
     if Runtime.missing():
         raise unittest.SkipTest(Runtime.missing())
     Runtime.start()
+    if os.environ.get("LUNGSEG_THEME") == "dark":
+        import qt
+
+        qt.QApplication.setPalette(darkPalette())
+
+
+def darkPalette():
+    """Return the colors of a dark theme, as Slicer's."""
+    import qt
+
+    palette = qt.QPalette()
+    colors = {
+        "Window": "#353535",
+        "Button": "#353535",
+        "Base": "#232323",
+        "AlternateBase": "#2d2d2d",
+        "Highlight": "#2a82da",
+        "ToolTipBase": "#353535",
+    }
+    for role, color in colors.items():
+        palette.setColor(getattr(qt.QPalette, role), qt.QColor(color))
+    for role in ("WindowText", "Text", "ButtonText", "ToolTipText", "HighlightedText"):
+        palette.setColor(getattr(qt.QPalette, role), qt.QColor("#f0f0f0"))
+        palette.setColor(qt.QPalette.Disabled, getattr(qt.QPalette, role), qt.QColor("#808080"))
+    return palette
 
 
 startRuntime()
@@ -308,6 +334,18 @@ class ModuleTestCase(unittest.TestCase):
         return files
 
     # What tests work on
+
+    @staticmethod
+    def sliceNode():
+        """Return the axial slice node; where there is no view, one that stands for it."""
+        from LungSegmentationScene import Views
+
+        node = Views.axialSliceNode()
+        if node is None:
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
+            node.SetLayoutName("Red")
+            node.SetOrientation("Axial")
+        return node
 
     @classmethod
     def phantom(cls) -> Path:

@@ -6,7 +6,7 @@ import re
 import unittest
 from unittest import mock
 
-from ModuleTestCase import COLUMN_HEIGHT, ModuleTestCase, inSlicer, qt, slicer
+from ModuleTestCase import COLUMN_HEIGHT, ModuleTestCase, darkPalette, inSlicer, qt, slicer
 
 PANELS = ("Import", "Preview", "Training", "Inference", "Evaluation")
 TOUCHED = ("QAbstractButton", "QComboBox", "QLineEdit", "QAbstractSpinBox", "QSlider", "QAbstractItemView", "QTextEdit")
@@ -159,12 +159,7 @@ class Column(ModuleTestCase):
         from LungSegmentationPanels.Panel import errorColor, isDark
 
         column = self.widget.accordion.widget
-        light = column.palette
-        dark = qt.QPalette(light)
-        for role, color in (("Window", "#232629"), ("WindowText", "#eff0f1"), ("Base", "#1b1e20"), ("Text", "#eff0f1")):
-            dark.setColor(getattr(qt.QPalette, role), qt.QColor(color))
-        dark.setColor(qt.QPalette.Button, qt.QColor("#31363b"))
-        dark.setColor(qt.QPalette.ButtonText, qt.QColor("#eff0f1"))
+        light, dark = column.palette, darkPalette()
         before = errorColor(column)
         column.setPalette(dark)
         try:

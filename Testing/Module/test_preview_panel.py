@@ -38,16 +38,6 @@ class PreviewPanelTest(ModuleTestCase):
         segmentation.GetSegmentation().AddEmptySegment("heart", self.labelSet["heart"].name)
         return volume, segmentation, labels
 
-    def sliceNode(self):
-        from LungSegmentationScene import Views
-
-        node = Views.axialSliceNode()
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
-            node.SetLayoutName("Red")
-            node.SetOrientation("Axial")
-        return node
-
     def show(self) -> tuple:
         """Choose both nodes in the panel's boxes and wait until all is measured."""
         volume, segmentation, labels = self.scene()

@@ -352,16 +352,6 @@ class SceneTest(ModuleTestCase):
 
     # Views
 
-    def sliceNode(self):
-        from LungSegmentationScene import Views
-
-        node = Views.axialSliceNode()
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Red")
-            node.SetLayoutName("Red")
-            node.SetOrientation("Axial")
-        return node
-
     def test_the_center_of_a_structure_lies_in_it_also_if_it_is_a_ring(self) -> None:
         from LungSegmentationScene import Segmentations, Views
 
