@@ -107,6 +107,9 @@ class Accordion:
             if other != name and not section.collapsed:
                 section.collapsed = True
         panel = self._made(name)
+        if panel is not None:
+            # Of a column that was never shown, but drawn for a picture, the section leaves a new panel hidden.
+            panel.widget.visible = True
         if self.parameters is not None and self.parameters.openPanel != name:
             self.parameters.openPanel = name
         if panel is not None and self.entered:

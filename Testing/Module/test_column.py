@@ -35,6 +35,12 @@ class Column(ModuleTestCase):
         self.assertTrue(first.entered)
         self.assertFalse(self.widget.accordion.panels["Preview"].entered)
 
+    def testAPanelIsSeenAlsoInAColumnThatWasOnlyDrawnForAPicture(self) -> None:
+        self.panel("Import")
+        self.widget.accordion.widget.grab()
+        for name in (*PANELS, *PANELS):
+            self.assertFalse(self.panel(name).widget.isHidden(), name)
+
     def testAPanelThatCannotBeMadeSaysSoAndLeavesTheOthersAlone(self) -> None:
         from LungSegmentationPanels.Accordion import Accordion
 
