@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
+from LungSegmentationLib.nifti import check_nifti_geometry
 from LungSegmentationLib.storage import atomic_path
 
 __all__ = [
@@ -96,7 +97,10 @@ def read_volume(path: Path) -> sitk.Image:
         If the file is missing or damaged.
     UnsupportedFileError
         If its ending is none of ``VOLUME_ENDINGS``, or it does not hold a scalar 3D volume.
+    GeometryError
+        If a NIfTI's voxel sizes or place are impossible or contradict each other.
     """
+    _check_geometry(path)
     found = _read_directly(path)
     if found is None:
         return _read_with_itk(path)
@@ -109,14 +113,20 @@ def read_array(path: Path) -> tuple[Grid, NDArray[Any]]:
 
     Raises
     ------
-    BadInputError, UnsupportedFileError
+    BadInputError, UnsupportedFileError, GeometryError
         As :func:`read_volume`.
     """
+    _check_geometry(path)
     found = _read_directly(path)
     if found is None:
         image = _read_with_itk(path)
         found = Grid.of(image), sitk.GetArrayFromImage(image)
     return found
+
+
+def _check_geometry(path: Path) -> None:
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        check_nifti_geometry(path)
 
 
 def _unreadable(path: Path) -> BadInputError:

@@ -25,6 +25,7 @@ RANKS = {
     "labels": 2,
     "geometry": 2,
     "storage": 2,
+    "nifti": 2,
     "nrrd": 3,
     "structures": 3,
     "terminology": 3,
