@@ -156,10 +156,11 @@ class Predictor:
                 f"{name} shows one value only in the window of the model, so there is nothing to segment.",
                 "Is it a CT in HU?",
             )
-        restored = self._restore(slices, mapping, reporter)
-        # Postprocessing needs room, too.
-        del cached, slices
-        structures, changes, changed = self._mended(StructureMap(self.cards[0].label_set, restored.bits), grid)
+        with _kept_memory(self.device.device):
+            restored = self._restore(slices, mapping, reporter)
+            # Postprocessing needs room, too.
+            del cached, slices
+            structures, changes, changed = self._mended(StructureMap(self.cards[0].label_set, restored.bits), grid)
         return Prediction(
             structures=structures,
             keys=self.keys,
@@ -201,7 +202,7 @@ class Predictor:
         count, done = mapping.slices, 0
         reporter.progress("prediction", 0, count)
         # One thread restores what the network has done while the network goes on.
-        with _kept_memory(self.device.device), ThreadPoolExecutor(1, thread_name_prefix="restoring") as beside:
+        with ThreadPoolExecutor(1, thread_name_prefix="restoring") as beside:
             waiting: deque[Future[None]] = deque()
             for probabilities in self._ensemble.run(slices):
                 reporter.check_cancelled()
@@ -217,7 +218,7 @@ class Predictor:
 
 @contextmanager
 def _kept_memory(device: torch.device) -> Iterator[None]:
-    """Let batches on the CPU take over the memory of those before."""
+    """Let batches on the CPU, and then the postprocessing, take over the memory of what came before."""
     kept = device.type == "cpu" and keep_freed_memory()
     try:
         yield

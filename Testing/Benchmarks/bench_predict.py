@@ -2,9 +2,9 @@
 
 The loop, as tutorials have it: the whole CT as float32, windowed and normalized; for each slice `skimage` resizes to
 256², the network sees it alone in float32, softmax and argmax, the mask of each class as float32 is resized back by
-`skimage` into one volume a class, and the label map is made of those. Both sides begin with HU in memory and a network
-in memory and end with the label map. They take turns in processes of their own, so that the peak memory is each one's.
-Seconds of the processor tell more than the wall's where the machine does other work, too.
+`skimage` into one volume a class, and the label map is made of those. Both sides begin with HU, a network and their
+libraries in memory and end with the label map. They take turns in processes of their own, so that the peak memory is
+each one's. Seconds of the processor tell more than the wall's where the machine does other work, too.
 
     python Testing/Benchmarks/bench_predict.py [--repeats 2] [--threads 2] [--only 24]
     python Testing/Benchmarks/bench_predict.py --slices 1000 [--network tiny]
@@ -139,6 +139,9 @@ def disks(model: Path) -> Any:
 
 def ours(model: Path, ct: np.ndarray, grid: Grid, *, shapes: bool = False) -> np.ndarray:
     """Segment with the predictor as users get it; returns the label map."""
+    import scipy.ndimage
+    import scipy.sparse.csgraph  # noqa: F401  (imported where they are needed; the loop has imported its libraries, too)
+
     from LungSegmentationLib.inference.options import PredictionOptions
     from LungSegmentationLib.inference.predictor import Predictor
 
