@@ -154,6 +154,8 @@ def _read_with_itk(path: Path) -> sitk.Image:
             f"{path} holds {image.GetDimension()} dimensions and {values} value(s) a voxel.",
             "A volume with 3 dimensions and one value a voxel is needed.",
         )
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise UnsupportedFileError(f"{path} holds complex numbers.", "A volume of plain numbers is needed.")
     return image
 
 

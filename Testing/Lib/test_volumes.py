@@ -187,3 +187,11 @@ def test_what_other_programs_say_in_a_header_is_not_taken_for_ours(tmp_path: Pat
         image.SetMetaData(key, "FSL5.0")
     sitk.WriteImage(image, str(path))
     assert volume_description(path) == ""
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
+def test_complex_numbers_are_refused_and_not_halved(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4), np.complex64)), str(path))
+    with pytest.raises(UnsupportedFileError):
+        read_array(path)
