@@ -7,7 +7,6 @@ installed by mistake; without a display set ``QT_QPA_PLATFORM=offscreen``.
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
 import unittest
@@ -15,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "Module"
-
-NEEDS_PYTEST = re.compile(r"^(?:import|from) (?:pytest|Runtime)\b", re.MULTILINE)
 
 PASSED, FAILED = 0, 1
 
@@ -32,10 +29,12 @@ def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 
 def collected(words: list[str]) -> unittest.TestSuite:
     """Return the cases whose names hold one of the words; all without words."""
-    sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1])]
+    sys.path[:0] = [str(FOLDER), str(FOLDER.parents[1]), str(FOLDER.parents[1] / "Tools")]
+    from file_lists import runs_in_slicer
+
     suite = unittest.TestSuite()
     for file in sorted(FOLDER.glob("test_*.py")):
-        if NEEDS_PYTEST.search(file.read_text("utf-8")):
+        if not runs_in_slicer(file):
             print(f"left out: {file.name} needs pytest or the test runtime")
             continue
         found = unittest.defaultTestLoader.loadTestsFromName(file.stem)
