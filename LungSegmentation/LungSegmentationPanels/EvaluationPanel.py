@@ -40,7 +40,7 @@ class EvaluationPanel(Panel):
         self._labelSet = load_label_set()
         self._chartIds: dict[str, str] = {}
         self.widget.setMRMLScene(slicer.mrmlScene)
-        self.bar = JobBar("evaluationJob", ui.evaluationJobPlace.layout(), ui.evaluationApplyButton)
+        self.bar = JobBar("evaluationJob", ui.evaluationJobPlace, ui.evaluationApplyButton)
         self.bars = (self.bar,)
         ui.evaluationNoteLabel.visible = False
         ui.evaluationStructureComboBox.addItem(_("All structures"), "")

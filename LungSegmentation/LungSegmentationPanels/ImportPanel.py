@@ -38,9 +38,9 @@ class ImportPanel(Panel):
         ui = self.ui
         self._fillChoices()
         self.rois = RoiTable(ui.importRoisTable, load_label_set(), self.onStructureChosen)
-        self.scanBar = JobBar("importScanJob", ui.importScanJobPlace.layout(), ui.importScanButton)
-        self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace.layout(), ui.importLoadButton)
-        self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace.layout(), ui.importConvertButton)
+        self.scanBar = JobBar("importScanJob", ui.importScanJobPlace, ui.importScanButton)
+        self.loadBar = JobBar("importLoadJob", ui.importLoadJobPlace, ui.importLoadButton)
+        self.convertBar = JobBar("importConvertJob", ui.importConvertJobPlace, ui.importConvertButton)
         self.bars = (self.scanBar, self.loadBar, self.convertBar)
         ui.importWarningsText.visible = ui.importCorrectionsLabel.visible = False
         self.database = DatabaseTable(ui.importDatabaseTable, self.updateState)
@@ -358,6 +358,8 @@ class ImportPanel(Panel):
             allRois=self.parameters.importAllRois,
             options=choices,
         )
+        # The UID says nothing to people.
+        job.spoken = {f"CT series “{patient.seriesUid}”": _("CT of {name}").format(name=patient.name)}
         self.loadBar.watch(job)
         job.listen(onFinished=self._onLoadEnded)
         job.start()

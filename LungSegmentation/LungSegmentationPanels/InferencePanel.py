@@ -44,8 +44,8 @@ class InferencePanel(Panel):
         self.widget.setMRMLScene(slicer.mrmlScene)
         self.runReader = Runs.CohortReader(self._onCohort)
         self.modelReader = Models.ModelReader(self._onModel)
-        self.bar = JobBar("inferenceJob", ui.inferenceJobPlace.layout(), ui.inferenceApplyButton)
-        self.exportBar = JobBar("inferenceExportJob", ui.inferenceExportJobPlace.layout(), ui.inferenceExportButton)
+        self.bar = JobBar("inferenceJob", ui.inferenceJobPlace, ui.inferenceApplyButton)
+        self.exportBar = JobBar("inferenceExportJob", ui.inferenceExportJobPlace, ui.inferenceExportButton)
         self.bars = (self.bar, self.exportBar)
         ui.inferenceResultLabel.visible = False
         ui.inferenceModelComboBox.connect("currentIndexChanged(int)", self._onModelChosen)

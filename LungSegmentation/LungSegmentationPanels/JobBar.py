@@ -23,14 +23,14 @@ class JobBar:
     ----------
     name
         Beginning of the object names, for example ``importJob``.
-    layout
-        Where the row is added; None to do that by :attr:`widget`.
+    place
+        The widget in whose layout the row stands, hidden with it; None to place :attr:`widget` oneself.
     startButton
         The button that starts the job: reads “Cancel” while it runs, and the row has no Cancel of its own. Its
         handler asks :attr:`isRunning` and calls :meth:`cancel`.
     """
 
-    def __init__(self, name: str, layout=None, startButton=None) -> None:
+    def __init__(self, name: str, place=None, startButton=None) -> None:
         self.job: SceneJob | None = None
         self._listeners: list = []
         self._startButton = startButton
@@ -72,9 +72,10 @@ class JobBar:
         self._logTimer = qt.QTimer()
         self._logTimer.setInterval(1000)
         self._logTimer.connect("timeout()", self._fillLog)
-        self.widget.visible = False
-        if layout is not None:
-            layout.addWidget(self.widget)
+        self._place = place
+        if place is not None:
+            place.layout().addWidget(self.widget)
+        self._show(False)
 
     @property
     def isRunning(self) -> bool:
@@ -93,7 +94,7 @@ class JobBar:
         """
         self._forget()
         self.job = job
-        self.widget.visible = job is not None
+        self._show(job is not None)
         self.logButton.checked = False
         if job is None:
             self._showStartButton()
@@ -116,6 +117,11 @@ class JobBar:
         """Let go of the job, which goes on."""
         self._logTimer.stop()
         self._forget()
+
+    def _show(self, shown: bool) -> None:
+        self.widget.visible = shown
+        if self._place is not None:  # an empty one would still be a gap
+            self._place.visible = shown
 
     def _forget(self) -> None:
         for listener in self._listeners:

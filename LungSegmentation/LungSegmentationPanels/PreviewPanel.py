@@ -66,7 +66,7 @@ class PreviewPanel(Panel, VTKObservationMixin):
 
     def _fillChoices(self) -> None:
         ui = self.ui
-        ui.previewWindowComboBox.addItem(_("as it is"), "")
+        ui.previewWindowComboBox.addItem(_("unchanged"), "")
         for text, key in ((_("Lung"), "lung"), (_("Mediastinum"), "mediastinum"), (_("Bone"), "bone")):
             low, high = Volumes.WINDOWS[key]
             ui.previewWindowComboBox.addItem(_windowText(text, low, high), key)

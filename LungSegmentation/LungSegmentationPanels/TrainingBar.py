@@ -15,9 +15,9 @@ STAGE = "training"
 class TrainingBar(JobBar):
     """Shows the whole training, not the validation of each epoch, in the bar."""
 
-    def __init__(self, name: str, layout, startButton) -> None:
+    def __init__(self, name: str, place, startButton) -> None:
         self._latest = None
-        super().__init__(name, layout, startButton)
+        super().__init__(name, place, startButton)
 
     def watch(self, job: SceneJob | None, onFinished: Callable[[SceneJob], None] | None = None) -> None:
         """Show a training from now on."""

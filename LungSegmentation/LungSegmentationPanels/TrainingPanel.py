@@ -56,8 +56,8 @@ class TrainingPanel(Panel):
         self.reader = Runs.CohortReader(self._onCohort)
         ui = self.ui
         fillChoices(ui)
-        self.bar = TrainingBar("trainingJob", ui.trainingJobPlace.layout(), ui.trainingStartButton)
-        self.prepareBar = JobBar("trainingPrepareJob", ui.trainingJobPlace.layout(), ui.trainingPrepareButton)
+        self.bar = TrainingBar("trainingJob", ui.trainingJobPlace, ui.trainingStartButton)
+        self.prepareBar = JobBar("trainingPrepareJob", ui.trainingPrepareJobPlace, ui.trainingPrepareButton)
         self.bars = (self.bar, self.prepareBar)
         ui.trainingStartButton.connect("clicked()", self.onStart)
         ui.trainingPrepareButton.connect("clicked()", self.onPrepare)

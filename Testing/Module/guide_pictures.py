@@ -55,13 +55,17 @@ class GuidePictures(ModuleTestCase):
         """Take the picture of a slice and of the surfaces, side by side."""
         import Runtime
         import vtk
-        from LungSegmentationScene import Views
+        from LungSegmentationScene import Surfaces, Views
 
         manager = Runtime.start().open_views()
         try:
             Views.showVolume(ct)
             Views.paint(segmentation, 0.5, fill=True, outline=True)
             Views.jumpTo(Views.center(segmentation, "heart"))
+            made = []
+            Surfaces.makeSurfaces(segmentation, lambda _done, _total: None, lambda *ended: made.append(ended))
+            self.waitUntil(lambda: made)
+            Surfaces.attach(segmentation, made[0][0])
             Views.show3D(segmentation, True)
             self.processEvents()
             manager.resetThreeDViews()
@@ -85,6 +89,9 @@ class GuidePictures(ModuleTestCase):
             Runtime.start().close_views()
 
     def test_pictures(self) -> None:
+        strip = self.widget.accordion.setupPanel
+        strip.check()
+        self.waitUntil(lambda: not strip.isChecking, timeoutS=120)
         parameters = self.logic.parameters()
         panel = self.panel("Import")
         parameters.importFolder = str(self.dicom)
@@ -94,7 +101,11 @@ class GuidePictures(ModuleTestCase):
         self.picture("import")
         self.click("importLoadButton")
         self.waitUntil(lambda: not panel.loadBar.isRunning)
-        self.panel("Preview")
+        self.sliceNode()
+        preview = self.panel("Preview")
+        self.waitUntil(lambda: not preview.measuring.isRunning)
+        self.find("previewSegmentsTable").selectRow(0)
+        self.processEvents()
         self.picture("preview")
         panel = self.panel("Training")
         self.waitUntil(lambda: panel.cohort is not None and panel.runs())

@@ -166,6 +166,8 @@ class Column(ModuleTestCase):
 
         column = self.widget.accordion.widget
         light, dark = column.palette, darkPalette()
+        if isDark(column):
+            self.skipTest("this run takes its pictures in the dark theme")
         before = errorColor(column)
         column.setPalette(dark)
         try:

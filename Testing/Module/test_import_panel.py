@@ -282,7 +282,7 @@ class ImportPanelTest(ModuleTestCase):
             file.unlink()
         self.click("importLoadButton")
         self.waitUntil(lambda: not self.importPanel.loadBar.isRunning)
-        self.assertIn("no CT series", self.find("importLoadJobStatusLabel").text)
+        self.assertIn("holds no CT of PHANTOM", self.find("importLoadJobStatusLabel").text)
         self.photograph("import-vanished")
 
     # Into a cohort
