@@ -99,7 +99,8 @@ def browseTogether(segmentations, volumes):
     browser.AddSynchronizedSequenceNodeID(segmentations.GetID())
     browser.SetSaveChanges(segmentations, True)
     # Over a CT that is added later nothing must be seen, rather than the segmentation of another frame.
-    browser.SetMissingItemMode(segmentations, browser.MissingItemSetToDefault)
+    if hasattr(browser, "SetMissingItemMode"):  # older versions have no choice
+        browser.SetMissingItemMode(segmentations, browser.MissingItemSetToDefault)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     shown, ct = browser.GetProxyNode(segmentations), browser.GetProxyNode(volumes)
     if shown.GetDisplayNode() is None:
