@@ -52,6 +52,8 @@ class Accordion:
             section.connect("contentsCollapsed(bool)", lambda collapsed, name=name: self._onCollapsed(name, collapsed))
             self.layout.addWidget(section)
             self.sections[name] = section
+        # Room that is left over stands at the end, and not between the rows.
+        self.layout.addStretch(1)
 
     @property
     def openName(self) -> str | None:
@@ -136,6 +138,7 @@ class Accordion:
                 layout.addWidget(label)
             return None
         layout.addWidget(panel.widget)
+        layout.addStretch(1)
         self.panels[name] = panel
         panel.openPanel = self.open
         panel.setReport(self.setupPanel.report)
