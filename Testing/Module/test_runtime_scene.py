@@ -31,10 +31,13 @@ from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper  # noq
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_node_gets_its_place_in_the_subject_hierarchy(runtime: Runtime) -> None:
+def test_a_node_has_its_place_in_the_subject_hierarchy_while_it_is_in_the_scene(runtime: Runtime) -> None:
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    assert hierarchy.GetItemName(hierarchy.GetItemByDataNode(volume)) == "CT"
+    item = hierarchy.GetItemByDataNode(volume)
+    assert hierarchy.GetItemName(item) == "CT"
+    slicer.mrmlScene.RemoveNode(volume)
+    assert hierarchy.GetItemName(item) == ""
 
 
 def test_a_segmentation_comes_back_from_its_file(runtime: Runtime, tmp_path: Path) -> None:

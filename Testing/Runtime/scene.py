@@ -96,13 +96,19 @@ class Session:
         self._remote_files.AddDataIOToScene()
 
     def _observe_scene(self) -> None:
-        # Slicer's subject hierarchy plugins make an item for each node that is shown to the user.
+        # Slicer's subject hierarchy plugins make an item for each node that is shown to the user, and remove it again.
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def add_item(scene: Any, event: int, node: Any) -> None:
             if not scene.IsBatchProcessing():
                 self._add_item(node)
 
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def remove_item(scene: Any, event: int, node: Any) -> None:
+            if not scene.IsClosing():
+                self._remove_item(node)
+
         self.scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, add_item)
+        self.scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, remove_item)
         # As in Slicer before the views hear of it: they would climb for ever through items that have no parent yet.
         for event in (slicer.vtkMRMLScene.EndImportEvent, slicer.vtkMRMLScene.EndBatchProcessEvent):
             self.scene.AddObserver(event, lambda *_: self._add_items(), FIRST)
@@ -119,6 +125,14 @@ class Session:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
         if not hierarchy.GetItemByDataNode(node):
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    def _remove_item(self, node: Any) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
+        if node.IsA("vtkMRMLSubjectHierarchyNode") or hierarchy is None:
+            return
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, False)
 
     def _add_items(self) -> None:
         # Puts the items of an imported scene where they belong; to ask for the node does not.
