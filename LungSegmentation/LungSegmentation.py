@@ -23,6 +23,9 @@ from slicer.util import VTKObservationMixin
 
 MODULE_FOLDER = Path(__file__).resolve().parent
 
+MINIMUM_PYTHON = (3, 11)
+"""What this extension is written for; Slicer 5.8 and earlier bring Python 3.9."""
+
 
 def _findOwnPackages() -> None:
     """Make our packages importable: beside the module when installed, one folder up in a source tree."""
@@ -56,6 +59,8 @@ class LungSegmentation(ScriptedLoadableModule):
 
 def _onStartupCompleted() -> None:
     """Register what other modules offer of ours; only file names are touched."""
+    if sys.version_info < MINIMUM_PYTHON:
+        return
     from LungSegmentationScene import Startup
 
     Startup.registerAll()
@@ -73,6 +78,9 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Build the headings; what is in a panel is made when it is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
+        if sys.version_info < MINIMUM_PYTHON:
+            self._refuse()
+            return
         from LungSegmentationPanels.Accordion import Accordion
 
         self.logic = LungSegmentationLogic()
@@ -83,8 +91,24 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
 
+    def _refuse(self) -> None:
+        """Say that this Slicer is too old, in place of the panels."""
+        import qt
+
+        label = qt.QLabel(
+            _("This module needs Slicer 5.10 or later: here Python is {version}, and {minimum} is needed.").format(
+                version=".".join(map(str, sys.version_info[:2])), minimum=".".join(map(str, MINIMUM_PYTHON))
+            )
+        )
+        label.objectName = "tooOldLabel"
+        label.wordWrap = True
+        self.layout.addWidget(label)
+        self.layout.addStretch(1)
+
     def enter(self) -> None:
         """Show the state of the scene's parameters whenever the module is opened."""
+        if self.accordion is None:  # this Slicer is too old
+            return
         from LungSegmentationScene import Jobs
 
         Jobs.preload()
@@ -93,7 +117,8 @@ class LungSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def exit(self) -> None:
         """Let the panels rest while another module is open; jobs go on."""
-        self.accordion.exit()
+        if self.accordion is not None:
+            self.accordion.exit()
 
     def cleanup(self) -> None:
         """Let go of the scene; jobs go on and are found again by the next widget."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import unittest
 from unittest import mock
 
@@ -128,6 +129,19 @@ class Column(ModuleTestCase):
         self.assertIsNot(again, Views)
         self.assertEqual(self.panel("Training").parameters.cohortFolder, "/somewhere")
         self.assertEqual(self.find("trainingCohortPathLineEdit").currentPath, "/somewhere")
+
+    def testASlicerWithAnOlderPythonIsToldWhatIsNeeded(self) -> None:
+        module = sys.modules["LungSegmentation"]
+        parent = slicer.qMRMLWidget()
+        qt.QVBoxLayout(parent)
+        with mock.patch.object(module, "MINIMUM_PYTHON", (99, 1)):
+            widget = module.LungSegmentationWidget(parent)
+            widget.setup()
+            widget.enter()
+            widget.exit()
+            widget.cleanup()
+        self.assertIn("99.1 is needed", parent.findChild(qt.QLabel, "tooOldLabel").text)
+        slicer.app.moduleManager().disconnect("moduleAboutToBeUnloaded(QString)", widget._onModuleAboutToBeUnloaded)
 
     def testEveryWidgetThatAUserTouchesHasANameAndATooltip(self) -> None:
         for name in PANELS:
