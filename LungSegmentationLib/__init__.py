@@ -4,3 +4,6 @@ Importing this package is light: numpy, SimpleITK, pydicom and torch come in wit
 """
 
 __version__ = "0.1.0"
+
+PRODUCT = "LungSegmentation"
+"""What this software calls itself in the files that it writes."""

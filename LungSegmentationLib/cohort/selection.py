@@ -127,7 +127,8 @@ def plan_cases(
         Which CTs of a patient that has contours on several: ``all``, ``most-slices`` or ``newest``.
     rtstruct
         Which RTSTRUCT of a CT that has several: ``most-structures``, ``newest``, ``oldest``, or a text that its
-        label contains or its SOP Instance UID ends with.
+        label contains or its SOP Instance UID ends with. Predictions of this software are no ground truth, and taken
+        only where such a text calls them.
     known_names
         :func:`volume_key` of a CT → name of the case, from earlier conversions: a name never moves to another CT.
 
@@ -183,6 +184,7 @@ def _without_shared_uids(candidates: list[_Candidate]) -> tuple[list[_Candidate]
 def _cases_of(
     patient: Patient, structure_count: Callable[[RTStructFile], int], ct: str, rtstruct: str
 ) -> tuple[list[_Candidate], list[Skipped]]:
+    patient, skipped = _without_predictions(patient, rtstruct)
     # By file: two with one SOP Instance UID and other contents exist, after a careless edit or anonymization.
     by_rtstruct: dict[Path, list[Link]] = defaultdict(list)
     for link in patient.links:
@@ -193,7 +195,6 @@ def _cases_of(
         by_series[volume_key(best.series)].append((best, warnings))
 
     candidates = []
-    skipped = []
     for choices in by_series.values():
         (link, warnings), others, why = _best_rtstruct(choices, structure_count, rtstruct)
         if others:
@@ -231,6 +232,20 @@ def _cases_of(
         if file.path not in linked
     ]
     return candidates, skipped
+
+
+def _without_predictions(patient: Patient, rule: str) -> tuple[Patient, list[Skipped]]:
+    """Leave out what this software drew by itself: a network would be trained on its own answers."""
+    asked = rule not in {MOST_STRUCTURES, "newest", "oldest"}
+    ours = [file for file in patient.rtstructs if file.predicted and not (asked and _is_called(file, rule))]
+    if not ours:
+        return patient, []
+    paths = {file.path for file in ours}
+    links = tuple(link for link in patient.links if link.rtstruct.path not in paths)
+    others = tuple(file for file in patient.rtstructs if file.path not in paths)
+    why = "a prediction of this software, not a person's contours; --rtstruct with its label takes it all the same"
+    skipped = [Skipped(patient.patient_id, file.sop_instance_uid, _describe(file), why) for file in ours]
+    return replace(patient, links=links, rtstructs=others), skipped
 
 
 def _best_series(links: Sequence[Link]) -> tuple[Link, tuple[str, ...]]:

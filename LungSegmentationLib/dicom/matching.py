@@ -62,6 +62,7 @@ def describe(rtstruct: RTStruct) -> RTStructFile:
         referenced_series_uids=rtstruct.referenced_series_uids,
         roi_names=tuple(roi.name for roi in rtstruct.rois),
         warnings=rtstruct.warnings,
+        predicted=rtstruct.predicted,
     )
 
 

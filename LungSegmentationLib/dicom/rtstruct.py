@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from LungSegmentationLib import PRODUCT
 from LungSegmentationLib.dicom.decimal_strings import number_lists, numbers
 from LungSegmentationLib.dicom.raw_elements import (
     ElementSet,
@@ -40,6 +41,7 @@ PATIENT_ID = 0x00100020
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
 MODALITY = 0x00080060
+MANUFACTURER = 0x00080070
 STUDY_UID = 0x0020000D
 SERIES_UID = 0x0020000E
 FRAME_OF_REFERENCE_UID = 0x00200052
@@ -57,6 +59,7 @@ ROI_NUMBER = 0x30060022
 ROI_FRAME_OF_REFERENCE_UID = 0x30060024
 ROI_NAME = 0x30060026
 ROI_COLOR = 0x3006002A
+ROI_ALGORITHM = 0x30060036
 ROI_CONTOURS = 0x30060039
 CONTOURS = 0x30060040
 CONTOUR_TYPE = 0x30060042
@@ -68,7 +71,7 @@ REFERENCED_ROI_NUMBER = 0x30060084
 INTERPRETED_TYPE = 0x300600A4
 
 _HEADER = (
-    *(PATIENT_NAME, PATIENT_ID, SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_UID, SERIES_UID),
+    *(PATIENT_NAME, PATIENT_ID, SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, MANUFACTURER, STUDY_UID, SERIES_UID),
     *(FRAME_OF_REFERENCE_UID, LABEL, NAME, DATE, TIME, REFERENCED_FRAMES, ROIS, OBSERVATIONS),
 )
 
@@ -164,6 +167,8 @@ class RTStruct:
         In the file's order.
     warnings
         Sentences on what is missing or contradictory in the file.
+    predicted
+        Whether this software made all of it without a person's hand: no ground truth.
     """
 
     path: Path
@@ -181,6 +186,7 @@ class RTStruct:
     referenced_image_uids: frozenset[str]
     rois: tuple[ROI, ...]
     warnings: tuple[str, ...]
+    predicted: bool = False
 
 
 def read_rtstruct(path: str | Path, *, with_contours: bool = True) -> RTStruct:
@@ -254,7 +260,12 @@ class _Reader:
             referenced_image_uids=images,
             rois=tuple(rois),
             warnings=tuple(self.warnings),
+            predicted=self._is_predicted(),
         )
+
+    def _is_predicted(self) -> bool:
+        ways = {term(item, ROI_ALGORITHM) for item in items(self.dataset, ROIS)}
+        return self._text(MANUFACTURER) == PRODUCT and ways == {"AUTOMATIC"}
 
     def _text(self, tag: int) -> str:
         return text(self.dataset, tag, self.character_set)

@@ -101,6 +101,7 @@ class RTStructFile:
     referenced_series_uids: tuple[str, ...]
     roi_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    predicted: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a JSON file can hold."""
@@ -112,6 +113,7 @@ class RTStructFile:
             "label": self.label,
             "date": self.date,
             "rois": list(self.roi_names),
+            "predicted": self.predicted,
             "warnings": list(self.warnings),
         }
 

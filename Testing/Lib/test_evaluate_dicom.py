@@ -159,7 +159,11 @@ def test_predictions_in_the_tree_are_no_references(tmp_path: Path) -> None:
 def test_of_several_rtstructs_the_choice_is_said(tmp_path: Path) -> None:
     tree = deep(tmp_path / "tree")
     keys = ("gtv",)
-    write_seg(tree, 0, tree / "second opinion.dcm", format="rtstruct", keys=keys)
+    second = tree / "second opinion.dcm"
+    write_seg(tree, 0, second, format="rtstruct", keys=keys)
+    content = pydicom.dcmread(second)
+    content.Manufacturer = "Pinnacle3"
+    content.save_as(second)
     write_truth(tmp_path / "p" / patient(0).patient_id / "structures.nii.gz", 0)
     (pair,) = find_pairs(tmp_path / "p", tree, LABELS).pairs
     assert pair.reference.parent.name == "RS"

@@ -349,3 +349,27 @@ def test_every_rtstruct_of_the_tricky_folder_is_read_or_refused_in_a_sentence(da
             except UnsupportedFileError:
                 assert path.name not in {"rtss.dcm", "rt.dcm"}
     assert read == 4
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "ways", "predicted"),
+    [
+        ("LungSegmentation", ("AUTOMATIC", "AUTOMATIC"), True),
+        ("LungSegmentation", ("AUTOMATIC", "MANUAL"), False),
+        ("LungSegmentation", ("SEMIAUTOMATIC", "SEMIAUTOMATIC"), False),
+        ("LungSegmentation", (None, None), False),
+        ("Pinnacle3", ("AUTOMATIC", "AUTOMATIC"), False),
+        (None, ("AUTOMATIC", "AUTOMATIC"), False),
+    ],
+)
+@pytest.mark.parametrize("with_contours", [True, False])
+def test_what_this_software_drew_without_a_person_is_told_from_all_else(
+    manufacturer: str | None, ways: tuple[str | None, ...], predicted: bool, with_contours: bool, tmp_path: Path
+) -> None:
+    dataset = structure_set({"GTV": [contour_item(square(0.0))], "Heart": [contour_item(square(0.0))]})
+    if manufacturer:
+        dataset.Manufacturer = manufacturer
+    for item, way in zip(dataset.StructureSetROISequence, ways, strict=True):
+        if way:
+            item.ROIGenerationAlgorithm = way
+    assert read_rtstruct(save(dataset, tmp_path / "rs.dcm"), with_contours=with_contours).predicted is predicted

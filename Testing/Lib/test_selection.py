@@ -238,3 +238,19 @@ def test_the_plan_does_not_depend_on_the_order_of_files() -> None:
     second = plan(patient(series[::-1], links[::-1]))
     assert taken(first) == taken(second)
     assert {c.series.series_uid: c.name for c in first.cases} == {c.series.series_uid: c.name for c in second.cases}
+
+
+def test_what_this_software_predicted_is_no_ground_truth_unless_it_is_called_by_name() -> None:
+    one = ct("a")
+    drawn = rtstruct("drawn", FULL[:2])
+    ours = replace(rtstruct("ours", FULL, date="20260101", label="AUTO_RESEARCH"), predicted=True)
+    both = patient([one], [(drawn, one, "reference"), (ours, one, "reference")])
+    for rule in ("most-structures", "newest", "oldest", "PLAN"):
+        made = plan(both, rtstruct=rule)
+        assert [case.link.rtstruct for case in made.cases] == [drawn]
+        assert not made.cases[0].warnings
+        assert [(left.uid, "prediction" in left.reason) for left in made.skipped] == [("ours", True)]
+    assert [case.link.rtstruct for case in plan(both, rtstruct="auto_research").cases] == [ours]
+    alone = plan(patient([one], [(ours, one, "reference")]))
+    assert not alone.cases
+    assert {left.uid for left in alone.skipped} == {"ours", "a"}

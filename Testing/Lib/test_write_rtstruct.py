@@ -155,6 +155,14 @@ def test_it_says_what_it_is_and_what_it_belongs_to(tmp_path: Path) -> None:
     assert [kinds[number] for number in (1, 2, 3)] == ["GTV", "PTV", "ORGAN"]
 
 
+def test_a_prediction_is_known_again_and_what_a_person_mended_is_not_taken_for_one(tmp_path: Path) -> None:
+    _, source = result_files.source(tmp_path / "ct")
+    for automatic in (True, False):
+        algorithm = AlgorithmInfo("thorax unet", "3.1", automatic=automatic)
+        written = write_rtstruct(result_files.anatomy(), source, tmp_path / f"{automatic}.dcm", algorithm=algorithm)
+        assert read_rtstruct(written).predicted is automatic
+
+
 def test_each_file_is_an_instance_and_a_series_of_its_own(tmp_path: Path) -> None:
     _, source = result_files.source(tmp_path / "ct")
     files = [pydicom.dcmread(write_rtstruct(result_files.anatomy(), source, tmp_path / f"{n}.dcm")) for n in range(2)]

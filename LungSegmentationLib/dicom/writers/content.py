@@ -13,7 +13,7 @@ from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
-from LungSegmentationLib import __version__
+from LungSegmentationLib import PRODUCT, __version__
 from LungSegmentationLib.errors import UsageError
 from LungSegmentationLib.labels import Structure
 from LungSegmentationLib.structures import StructureMap
@@ -32,7 +32,6 @@ __all__ = [
     "stamp",
 ]
 
-PRODUCT = "LungSegmentation"
 DESCRIPTION = "Automatic segmentation, for research only"
 IMPLEMENTATION = UID("2.25.221938456129834470612834905512376480")
 UTF8 = "ISO_IR 192"
