@@ -15,6 +15,11 @@ def hierarchy():
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
+def isInScene(node) -> bool:
+    """Whether a node is in the scene; one of a closed scene is not, although another one may have its ID by now."""
+    return node is not None and slicer.mrmlScene.GetNodeByID(node.GetID() or "") is node
+
+
 def itemOf(node) -> int:
     """Return the item of a node; made where there is none."""
     tree = hierarchy()

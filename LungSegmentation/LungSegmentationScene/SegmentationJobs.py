@@ -14,7 +14,7 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from LungSegmentationScene import Segmentations, Sequences
+from LungSegmentationScene import Hierarchy, Segmentations, Sequences
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.JobStates import JobProgress
 from LungSegmentationScene.Models import modelName
@@ -34,10 +34,10 @@ class Segmented:
 
     Attributes
     ----------
-    volumeId, name
-        The CT node; a frame of a sequence has no ID in the scene.
-    nodeId
-        The segmentation node; empty until it is there.
+    name
+        Of the CT.
+    made
+        The segmentation node; None until it is there.
     marked, warnings
         Whether and why a person has to look at it more closely.
     structures
@@ -46,9 +46,8 @@ class Segmented:
         The result; None where there is none.
     """
 
-    volumeId: str
     name: str
-    nodeId: str = ""
+    made: object | None = None
     marked: bool = False
     warnings: list[str] = field(default_factory=list)
     structures: dict = field(default_factory=dict)
@@ -57,7 +56,7 @@ class Segmented:
     @property
     def node(self):
         """The segmentation node; None if it is not there (any more)."""
-        return slicer.mrmlScene.GetNodeByID(self.nodeId) if self.nodeId else None
+        return self.made if Hierarchy.isInScene(self.made) else None
 
 
 class SegmentationJob(TakingJob):
@@ -88,14 +87,15 @@ class SegmentationJob(TakingJob):
         for node in volumeNodes:
             refuseNoVolume(node)
         for node, title in zip(volumeNodes, names or [node.GetName() for node in volumeNodes], strict=True):
-            self.cases[_freeName(title, self.cases)] = Segmented(node.GetID() or "", title)
-        sources = dict(zip(self.cases, volumeNodes, strict=True))
+            self.cases[_freeName(title, self.cases)] = Segmented(title)
+        # Not their IDs: those of a closed scene are given anew to the nodes of the next one.
+        self._sources = dict(zip(self.cases, volumeNodes, strict=True))
         self._overall = None
         title = _("Segmenting {name}").format(name=next(iter(self.cases.values())).name)
         if len(self.cases) > 1:
             title = _("Segmenting {count} CTs").format(count=len(self.cases))
         command = ["predict", str(self.model), "{folder}/input", "{folder}/output", "--format", "seg.nrrd", *arguments]
-        super().__init__(command, key=KEY, title=title, feed=partial(_written, sources))
+        super().__init__(command, key=KEY, title=title, feed=partial(_written, self._sources))
         self.spoken = {f"{{folder}}/input/{name}/ct.nrrd": f"“{case.name}”" for name, case in self.cases.items()}
         # Where there are several, the sentence begins with the name that a folder can have.
         self.spoken |= {f"{name}: “{case.name}”": f"“{case.name}”" for name, case in self.cases.items()}
@@ -147,10 +147,10 @@ class SegmentationJob(TakingJob):
     def _takeOver(self) -> Generator:
         """Make nodes of the results; files are read in a thread."""
         try:
-            for case in self.cases.values():
+            for key, case in self.cases.items():
                 if case.file is not None:
                     raw = yield partial(Segmentations.readRawSegments, case.file)
-                    self._place(case, raw)
+                    self._place(case, self._sources[key], raw)
                     yield
         except BaseException:  # also where it is stopped: all or nothing
             for node in self.nodes:
@@ -158,13 +158,16 @@ class SegmentationJob(TakingJob):
             raise
         return True
 
-    def _place(self, case: Segmented, raw: Segmentations.RawSegments) -> None:
-        volume = slicer.mrmlScene.GetNodeByID(case.volumeId)
-        if volume is None:
+    def _place(self, case: Segmented, volume, raw: Segmentations.RawSegments) -> None:
+        if not Hierarchy.isInScene(volume):
             raise _gone(case.name)
         node = Segmentations.addRawSegments(raw, volume, resultName(volume.GetName(), self.model, case.marked))
-        case.nodeId = node.GetID()
+        case.made = node
         self._describe(node, case.marked, case.warnings)
+
+    def _finish(self) -> None:
+        self._sources.clear()  # the voxels of a closed scene are let go
+        super()._finish()
 
     def _describe(self, node, marked: bool, warnings: Sequence[str]) -> None:
         node.SetAttribute(MODEL_ATTRIBUTE, str(self.model))
@@ -233,7 +236,7 @@ class SequenceJob(SegmentationJob):
             Segmentations.setReferenceGeometry(node, frame.node)
             made.SetDataNodeAtValue(node, frame.value)
             yield
-        if slicer.mrmlScene.GetNodeByID(self.volumesNode.GetID() or "") is not self.volumesNode:
+        if not Hierarchy.isInScene(self.volumesNode):
             raise _gone(self.volumesNode.GetName())
         warnings = [f"{case.name}: {text}" for case in self.cases.values() for text in case.warnings]
         self.sequenceNode = slicer.mrmlScene.AddNode(made)

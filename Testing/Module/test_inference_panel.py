@@ -72,6 +72,20 @@ class InferencePanelTest(LearningTestCase):
 
     # Segmenting
 
+    def test_a_result_never_lies_on_a_ct_that_has_the_place_of_its_own_in_the_next_scene(self) -> None:
+        from LungSegmentationScene.Jobs import JobError
+
+        ct, _labels = self.loadCase(0)
+        job = self.logic.segment(ct, self.model(), wait=False, device="cpu")
+        formerId = ct.GetID()
+        slicer.mrmlScene.Clear(False)
+        other, _labels = self.loadCase(1)
+        # A scene begins to count anew when it is closed, and nodes of a loaded one have the IDs of their file.
+        self.assertEqual(other.GetID(), formerId)
+        with self.assertRaisesRegex(JobError, "not in the scene any more"):
+            job.wait(60.0)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+
     def test_apply_makes_a_segmentation_beside_the_ct_that_survives_saving_the_scene(self) -> None:
         from LungSegmentationScene import Hierarchy, Inference
 
