@@ -100,9 +100,6 @@ class InferencePanelTest(LearningTestCase):
             self.logic.parameters().inferenceVolume = ct
             self.click("inferenceApplyButton")
             self.assertEqual(self.find("inferenceApplyButton").text, "Cancel")
-            # To take the result over may take up to a second, when the job is over; the look that finds the result
-            # may find the end as well.
-            panel.bar.job.listen(onEvent=lambda event: gaps.stop() if event.event == "result" else None)
             self.waitUntil(lambda: not panel.bar.isRunning)
         self.assertEqual(panel.bar.job.state, "finished", panel.bar.job.failure)
         self.assertWindowAlive(gaps)
