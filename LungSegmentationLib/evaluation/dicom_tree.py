@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,6 @@ from LungSegmentationLib.inference.record import record_beside
 from LungSegmentationLib.segmentation_files import is_ct_image, is_dicom_segmentation, segmentation_kind
 
 if TYPE_CHECKING:
-    from LungSegmentationLib.cohort.selection import PlannedCase
     from LungSegmentationLib.dicom.series import CTSeries, Patient
     from LungSegmentationLib.labels import LabelSet
 
@@ -131,19 +130,23 @@ def find_references(
     label_set
         Of several RTSTRUCTs the one with most of its structures is taken, among equals the newest.
     predictions
-        What is to be evaluated: nothing below it is a reference.
+        What is to be evaluated: nothing below it is a reference, unless the whole tree lies there.
     progress
         Called with the number of files looked at and of all files.
     """
     found = scan(folder, progress=progress)
-    patients = tuple(_without_predictions(patient, predictions) for patient in found.patients)
+    place = predictions.resolve()
+    apart = place not in folder.resolve().parents
+    patients = tuple(_without_predictions(patient, place if apart else None) for patient in found.patients)
     plan = plan_cases(replace(found, patients=patients), label_set, load_roi_rules())
-    paths = {case.name: set(_folders(case, folder)) for case in plan.cases}
+    paths = {case.name: _folders((case.series.files[0], case.link.rtstruct.path), folder) for case in plan.cases}
     shared = Counter(name for names in paths.values() for name in names)
+    # A patient without contours is no case; a folder that holds him, too, is still not another one's.
+    holders = Counter(name for patient in found.patients for name in _folders(_files(patient), folder))
     cases = tuple(
         DicomReference(
             case.name,
-            frozenset(name for name in paths[case.name] if shared[name] == 1),
+            frozenset(name for name in paths[case.name] if shared[name] == 1 and holders[name] <= 1),
             case.patient_id,
             case.series,
             case.link.rtstruct.path,
@@ -160,13 +163,12 @@ def find_references(
     return DicomTree(cases, uids, tuple(left_out))
 
 
-def _without_predictions(patient: Patient, predictions: Path) -> Patient:
+def _without_predictions(patient: Patient, place: Path | None) -> Patient:
     """Return a patient without the contours that are predictions: they would be compared with themselves."""
-    place = predictions.resolve()
     ours = {
         file.path
         for file in patient.rtstructs
-        if file.path.resolve().is_relative_to(place) or record_beside(file.path) is not None
+        if (place is not None and file.path.resolve().is_relative_to(place)) or record_beside(file.path) is not None
     }
     return replace(
         patient,
@@ -175,12 +177,15 @@ def _without_predictions(patient: Patient, predictions: Path) -> Patient:
     )
 
 
-def _folders(case: PlannedCase, root: Path) -> Iterator[str]:
-    """Yield the names, in lower case, of the folders from the root down to the files of a case."""
-    yield root.resolve().name.casefold()
-    for file in (case.series.files[0], case.link.rtstruct.path):
-        if file.is_relative_to(root):
-            yield from (part.casefold() for part in file.relative_to(root).parent.parts)
+def _files(patient: Patient) -> Iterator[Path]:
+    yield from (series.files[0] for series in patient.series)
+    yield from (file.path for file in patient.rtstructs)
+
+
+def _folders(files: Iterable[Path], root: Path) -> set[str]:
+    """Return the names, in lower case, of the folders from the root down to files."""
+    inside = (file.relative_to(root).parent.parts for file in files if file.is_relative_to(root))
+    return {root.resolve().name.casefold(), *(part.casefold() for parts in inside for part in parts)}
 
 
 def named_series(path: Path) -> frozenset[str]:

@@ -29,6 +29,7 @@ __all__ = ["LABELS", "STRUCTURES", "Side", "find_tree", "is_result", "matched", 
 
 STRUCTURES, LABELS = "structures", "labels"
 _NO_SEGMENTATION = {"ct", "confidence"}
+_BY_NAME = "it was taken for a copy of this one, by its name alone; make sure that it is the same patient and CT"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def matched(predictions: dict[str, Side], tree: DicomTree, *, alone: bool) -> tu
                 f"Two predictions belong to {case.name}: {owners[case.name]} and {name}.", "Keep one of the two."
             )
         owners[case.name] = name
-        shown = case.name if alone else name
-        theirs[shown], ours[shown] = side, Side({STRUCTURES: case.rtstruct}, None, None, case.series, case.warnings)
+        shown, warnings = case.name if alone else name, case.warnings
+        if series_uids and not series_uids & tree.series_uids:
+            warnings = (*warnings, f"{side.choose(overlapping=True)} names a CT that is not here: {_BY_NAME}.")
+        theirs[shown], ours[shown] = side, Side({STRUCTURES: case.rtstruct}, None, None, case.series, warnings)
     for case in tree.cases:
         if case.name not in owners:
             # A prediction may bear this name and belong to another CT.

@@ -179,6 +179,30 @@ def test_a_copy_with_other_uids_is_found_by_its_name(tmp_path: Path) -> None:
     (pair,) = find_pairs(tmp_path / "p", tree, LABELS).pairs
     assert pair.series is not None
     assert pair.series.patient_id == patient(0).patient_id
+    # It may as well be a prediction of another CT of this patient.
+    assert any("names a CT that is not here" in warning for warning in pair.load(LABELS).warnings)
+    write_seg(tree, 0, tmp_path / "q" / f"{patient(0).patient_id}.seg.dcm")
+    (known,) = find_pairs(tmp_path / "q", tree, LABELS).pairs
+    assert not any("is not here" in warning for warning in known.load(LABELS).warnings)
+
+
+def test_a_folder_that_holds_a_second_patient_without_contours_is_no_name_of_the_first(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for index in range(2):
+        write_dicom(patient(index), tree / "both" / str(index))
+    for file in files(tree / "both" / "1"):
+        if pydicom.dcmread(file).Modality == "RTSTRUCT":
+            file.unlink()
+    write_truth(tmp_path / "p" / "both" / "structures.nii.gz", 1)
+    with pytest.raises(BadInputError, match="both against"):
+        find_pairs(tmp_path / "p", tree, LABELS)
+
+
+def test_a_tree_that_lies_beside_its_predictions_is_a_reference(tmp_path: Path) -> None:
+    tree = deep(tmp_path / "dicom")
+    for index in range(2):
+        write_truth(tmp_path / patient(index).patient_id / "structures.nii.gz", index)
+    assert dice(find_pairs(tmp_path, tree, LABELS)) == {patient(index).patient_id: {1.0} for index in range(2)}
 
 
 def test_two_predictions_of_one_ct_and_none_that_fits_are_refused(tmp_path: Path) -> None:
