@@ -89,7 +89,7 @@ class EvaluationJob(SceneJob):
         self.tableId = ""
         self.out = Path(out) if out else _temporaryFolder()
         self._names = (segmentationNode.GetName(), referenceNode.GetName())
-        self._referenceId = referenceNode.GetID()
+        self._reference = referenceNode  # its ID may be another node's when the scene was closed meanwhile
         ct = None
         if volumeNode is not None and volumeNode.GetImageData() is not None:
             place = volumeLattice(volumeNode).inFrameOf(sides.lattice)
@@ -144,9 +144,8 @@ class EvaluationJob(SceneJob):
         name = _("Scores of {first} against {second}").format(first=self._names[0], second=self._names[1])
         table = Tables.scoreTable(self.result.paths["results"], self.labelSet, name)
         table.SetAttribute(REPORT_ATTRIBUTE, str(self.report))
-        reference = slicer.mrmlScene.GetNodeByID(self._referenceId)
-        if reference is not None:
-            Hierarchy.placeBeside(table, reference)
+        if Hierarchy.isInScene(self._reference):
+            Hierarchy.placeBeside(table, self._reference)
         return table
 
 

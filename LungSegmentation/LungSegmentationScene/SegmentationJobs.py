@@ -86,7 +86,7 @@ class SegmentationJob(TakingJob):
         self.cases: dict[str, Segmented] = {}
         for node in volumeNodes:
             refuseNoVolume(node)
-        for node, title in zip(volumeNodes, names or [node.GetName() for node in volumeNodes], strict=True):
+        for title in names or [node.GetName() for node in volumeNodes]:
             self.cases[_freeName(title, self.cases)] = Segmented(title)
         # Not their IDs: those of a closed scene are given anew to the nodes of the next one.
         self._sources = dict(zip(self.cases, volumeNodes, strict=True))

@@ -110,6 +110,21 @@ class EvaluationPanelTest(LearningTestCase):
         self.assertEqual(self.column(self.logic.parameters().evaluationTable, "Dice"), before)
         self.assertEqual(self.find("evaluationScoresTable").rowCount, 2)
 
+    def test_scores_never_stand_under_the_study_of_the_next_scene(self) -> None:
+        from LungSegmentationScene import Hierarchy
+
+        first, second, _ct = self.pair()
+        job = self.logic.evaluate(first, second, wait=False)
+        identifier, kind = second.GetID(), second.GetClassName()
+        slicer.mrmlScene.Clear(False)
+        while (other := slicer.mrmlScene.AddNewNodeByClass(kind, "other")).GetID() != identifier:
+            pass
+        tree = Hierarchy.hierarchy()
+        study = tree.CreateStudyItem(tree.CreateSubjectItem(tree.GetSceneItemID(), "other"), "study")
+        tree.SetItemParent(Hierarchy.itemOf(other), study)
+        job.wait(60.0)
+        self.assertNotEqual(tree.GetItemParent(Hierarchy.itemOf(job.tableNode)), study)
+
     def test_report_and_tables_are_kept_where_the_user_says(self) -> None:
         first, second, _ct = self.pair()
         panel = self.opened(first, second)
