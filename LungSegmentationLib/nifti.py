@@ -19,6 +19,9 @@ _LARGEST_MM: Final = 10_000.0
 _DIFFERENCE: Final = 0.01
 """Part of a voxel's size by which the two that a header holds may differ."""
 
+_SLANT: Final = 0.001
+"""Cosine of the angle between two axes of an affine matrix, from which on it is slanted: 0.3 mm over 300 mm."""
+
 _AGAIN: Final = "Write it again with the geometry of its image."
 
 
@@ -45,8 +48,9 @@ _LAYOUTS: Final = {
 def check_nifti_geometry(path: Path) -> None:
     """Refuse a NIfTI whose voxel sizes or place are impossible, or contradict each other.
 
-    Voxels of 0, less than 0, NaN or infinite mm; a place with NaN; an affine matrix (``sform``) that is singular or has
-    other voxel sizes than the header. What is no NIfTI at all is left to the reader.
+    Voxels of 0, less than 0, NaN or infinite mm; a place with NaN; an affine matrix (``sform``) that is singular, is
+    slanted (ITK would take the qform in its place, where there is one) or has other voxel sizes than the header. What
+    is no NIfTI at all is left to the reader.
 
     Raises
     ------
@@ -74,6 +78,12 @@ def check_nifti_geometry(path: Path) -> None:
         if not np.allclose(lengths, sizes, rtol=_DIFFERENCE, atol=0):
             other = " × ".join(f"{length:g}" for length in lengths)
             raise GeometryError(f"{path} gives its voxels two sizes: {shown} mm, and {other} mm in its sform.", _AGAIN)
+        axes = affine[:, : len(sizes)] / lengths
+        if np.abs(np.triu(axes.T @ axes, 1)).max() > _SLANT:
+            raise GeometryError(
+                f"{path} has slanted axes in its sform, as of a tilted gantry or a registration.",
+                "Resample it to axes at right angles.",
+            )
     elif field(layout.quaternion_code)[0] > 0 and not np.isfinite(field(layout.quaternion)).all():
         raise GeometryError(f"{path} does not say where its voxels lie: its qform is no geometry.", _AGAIN)
 

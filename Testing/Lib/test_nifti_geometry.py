@@ -76,6 +76,24 @@ def test_a_flat_sform_is_refused(header: bytearray, tmp_path: Path) -> None:
     refused(header, tmp_path, "sform is no geometry")
 
 
+@pytest.mark.parametrize("qform", [0, 1])
+@pytest.mark.parametrize("degrees", [1, 15])
+def test_slanted_axes_are_refused_and_turned_ones_are_not(
+    header: bytearray, tmp_path: Path, qform: int, degrees: int
+) -> None:
+    """A gantry tilt: slices lie beside each other by the sine; ITK reads the qform, which knows nothing of it."""
+    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
+    struct.pack_into("<2h", header, QFORM_CODE, qform, 1)
+    struct.pack_into("<12f", header, SFORM, 0.9, 0, 0, 12, 0, 1.1, 3 * sine, -7, 0, 0, 3 * cosine, -300)
+    refused(header, tmp_path, "slanted axes")
+    struct.pack_into("<2h", header, QFORM_CODE, 0, 1)
+    turned = (0.9, 0, 0, 12, 0, 1.1 * cosine, -3 * sine, -7, 0, 1.1 * sine, 3 * cosine, -300)
+    struct.pack_into("<12f", header, SFORM, *turned)
+    grid, _values = read_array(saved(header, tmp_path / "turned.nii.gz"))
+    # LPS: x and y of the file's RAS change their signs.
+    assert grid.direction == pytest.approx((-1, 0, 0, 0, -cosine, sine, 0, sine, cosine), abs=1e-5)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_byte_orders_are_understood(tmp_path: Path, order: str) -> None:
     """A header of zeros but for what says sizes and types; voxels of 2 mm, then of NaN."""
