@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from isal import igzip, isal_zlib
 from numpy.typing import NDArray
 
-from LungSegmentationLib.errors import BadInputError, StorageError, UnsupportedFileError
+from LungSegmentationLib.errors import BadInputError, GeometryError, StorageError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.nifti import check_nifti_geometry
 from LungSegmentationLib.storage import atomic_path
@@ -53,6 +53,13 @@ _COMPRESSED: Final = {
     ".nrrd": re.compile(rb"^encoding:\s*(gz|gzip)\s*$", re.MULTILINE),
     ".mha": re.compile(rb"^CompressedData\s*=\s*True\s*$", re.MULTILINE | re.IGNORECASE),
 }
+# ITK reads NaN as 1 mm and infinity as 0.
+_NO_PLACE: Final = re.compile(
+    rb"^(spacings|space directions|space origin|ElementSpacing|Offset|Origin|Position|TransformMatrix)\s*[:=]"
+    rb"([^\r\n]*\b(?:nan|inf|infinity)\b[^\r\n]*)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_END_OF_HEADER: Final = re.compile(rb"\r?\n\r?\n|^ElementDataFile\s*=", re.MULTILINE)
 _LARGEST_RATIO: Final = 1100  # deflate cannot make a file smaller than by 1032
 
 
@@ -98,7 +105,7 @@ def read_volume(path: Path) -> sitk.Image:
     UnsupportedFileError
         If its ending is none of ``VOLUME_ENDINGS``, or it does not hold a scalar 3D volume.
     GeometryError
-        If a NIfTI's voxel sizes or place are impossible or contradict each other.
+        If the voxel sizes or the place are impossible or contradict each other.
     """
     _check_geometry(path)
     found = _read_directly(path)
@@ -127,6 +134,19 @@ def read_array(path: Path) -> tuple[Grid, NDArray[Any]]:
 def _check_geometry(path: Path) -> None:
     if path.name.lower().endswith((".nii", ".nii.gz")):
         check_nifti_geometry(path)
+    elif path.name.lower().endswith(VOLUME_ENDINGS) and path.is_file():
+        try:
+            with path.open("rb") as stream:
+                start = stream.read(_CHUNK)
+        except OSError as error:
+            raise _unreadable(path) from error
+        found = _NO_PLACE.search(_END_OF_HEADER.split(start, maxsplit=1)[0])
+        if found is not None:
+            field, value = (part.decode("ascii", "replace").strip() for part in found.group(1, 2))
+            raise GeometryError(
+                f"{path} does not say where its voxels lie: its {field} is {value}.",
+                "Write it again with the geometry of its image.",
+            )
 
 
 def _unreadable(path: Path) -> BadInputError:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from LungSegmentationLib.errors import BadInputError, UnsupportedFileError
+from LungSegmentationLib.errors import BadInputError, GeometryError, UnsupportedFileError
 from LungSegmentationLib.geometry import Grid
 from LungSegmentationLib.volumes import read_array, read_volume, volume_description, volume_stem, write_volume
 
@@ -195,3 +195,41 @@ def test_complex_numbers_are_refused_and_not_halved(tmp_path: Path, ending: str)
     sitk.WriteImage(sitk.GetImageFromArray(np.ones((2, 3, 4), np.complex64)), str(path))
     with pytest.raises(UnsupportedFileError):
         read_array(path)
+
+
+NRRD = "NRRD0005\ntype: short\ndimension: 3\nsizes: 2 3 4\n{}\nencoding: raw\nendian: little\n\n"
+META = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n{}\nDimSize = 2 3 4\n"
+    "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "field"),
+    [
+        ("a.nrrd", NRRD.format("spacings: nan 1 1"), "spacings is nan 1 1"),
+        ("a.nrrd", NRRD.replace("\n", "\r\n").format("spacings: 1 1 NaN"), "spacings is 1 1 NaN"),
+        ("a.mha", META.format("Offset = nan 0 0"), "Offset is nan 0 0"),
+        ("a.mha", META.format("Offset = 0 -inf 0"), "Offset is 0 -inf 0"),
+        ("a.mha", META.format("ElementSpacing = 1 1 Infinity"), "ElementSpacing is 1 1 Infinity"),
+    ],
+)
+def test_a_place_that_is_no_number_is_refused(name: str, header: str, field: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(header.encode() + bytes(48))
+    for read in (read_volume, read_array):
+        with pytest.raises(GeometryError, match=f"{name}.* its {field}"):
+            read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        ("a.nrrd", NRRD.format("content: nan inf\nspacings: 2 3 4")),
+        ("a.mha", META.format("Comment = Offset = nan\nElementSpacing = 2 3 4")),
+    ],
+)
+def test_words_in_other_fields_and_voxels_are_not_taken_for_a_place(name: str, header: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.write_bytes(header.encode() + b"\nOffset = nan 0 0\n".ljust(48, b"\0"))
+    assert read_volume(file).GetSpacing() == (2, 3, 4)
