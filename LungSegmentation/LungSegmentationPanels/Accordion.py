@@ -48,6 +48,8 @@ class Accordion:
             section.toolTip = toolTip
             section.collapsedHeight = 0
             section.collapsed = True
+            # As a button, it would never be narrower than what its panel would like to have.
+            section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
             qt.QVBoxLayout(section)
             section.connect("contentsCollapsed(bool)", lambda collapsed, name=name: self._onCollapsed(name, collapsed))
             self.layout.addWidget(section)

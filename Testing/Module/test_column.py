@@ -10,6 +10,9 @@ from unittest import mock
 from ModuleTestCase import COLUMN_HEIGHT, ModuleTestCase, darkPalette, inSlicer, qt, slicer
 
 PANELS = ("Import", "Preview", "Training", "Inference", "Evaluation")
+SLICERS_COLUMN = 340
+"""Pixels that a module has in Slicer's window, without the margins around it."""
+
 TOUCHED = ("QAbstractButton", "QComboBox", "QLineEdit", "QAbstractSpinBox", "QSlider", "QAbstractItemView", "QTextEdit")
 TOUCHED += ("QPlainTextEdit", "ctkPathLineEdit", "ctkSliderWidget", "qMRMLNodeComboBox")
 OF_QT = re.compile(r"^qt_|^$|ScrollLeftButton|ScrollRightButton")
@@ -173,6 +176,12 @@ class Column(ModuleTestCase):
             if picture.height() > COLUMN_HEIGHT:
                 too_high.append((name, picture.height()))
         self.assertEqual(too_high, [])
+
+    @unittest.skipIf(inSlicer(), "sizes are measured where the fonts are known")
+    def testNoPanelIsWiderThanSlicersColumn(self) -> None:
+        for name in PANELS:
+            self.panel(name)
+            self.assertLessEqual(self.widget.accordion.widget.minimumSizeHint.width(), SLICERS_COLUMN, name)
 
     @unittest.skipIf(inSlicer(), "the application has its own theme")
     def testADarkThemeIsReadable(self) -> None:

@@ -29,7 +29,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self._collapsed = False
         self.setCheckable(True)
         self.setChecked(True)
-        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.MinimumExpanding, QtWidgets.QSizePolicy.Policy.Preferred)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Minimum, QtWidgets.QSizePolicy.Policy.Preferred)
         self.setContentsMargins(0, self._header_height(), 0, 0)
         self.toggled.connect(self._follow_check)
         texts = [item for item in arguments if isinstance(item, str)]
