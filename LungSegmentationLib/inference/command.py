@@ -286,7 +286,8 @@ def _made(
     except Exception as error:  # noqa: BLE001 - as above
         return _not_done(case, error, job, faults)
     if before is not None:
-        kept = {kind: name for kind, name in before.files.items() if (files.folder / name).is_file()}
+        there = {kind: name for kind, name in before.files.items() if (files.folder / name).is_file()}
+        kept = {kind: name for kind, name in there.items() if kind not in left_out}
         written = {**kept, **written}
         left_out = {**{kind: reason for kind, reason in before.left_out.items() if kind not in written}, **left_out}
     record = _record(prediction, loaded, case, job, fingerprint, written, left_out)
