@@ -19,7 +19,14 @@ from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.JobStates import JobProgress
 from LungSegmentationScene.Models import modelName
 from LungSegmentationScene.TakingJobs import TakingJob
-from LungSegmentationScene.VolumeFiles import VolumeData, readVolumeInTurns, refuseNoVolume, writeNrrd
+from LungSegmentationScene.VolumeFiles import (
+    Lattice,
+    VolumeData,
+    readVolumeInTurns,
+    refuseNoVolume,
+    volumeLattice,
+    writeNrrd,
+)
 
 KEY = "Inference.segment"
 
@@ -161,7 +168,15 @@ class SegmentationJob(TakingJob):
     def _place(self, case: Segmented, volume, raw: Segmentations.RawSegments) -> None:
         if not Hierarchy.isInScene(volume):
             raise _gone(case.name)
+        now = volumeLattice(volume)
+        place = Lattice(raw.toRas, now.extent).inFrameOf(now)
+        if place is None or place.extent != now.extent:
+            raise SceneError(
+                _("“{name}” was moved while it was segmented.").format(name=case.name), _("Segment it again.")
+            )
         node = Segmentations.addRawSegments(raw, volume, resultName(volume.GetName(), self.model, case.marked))
+        # What the CT was put under meanwhile moves the result with it.
+        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         case.made = node
         self._describe(node, case.marked, case.warnings)
 

@@ -86,6 +86,24 @@ class InferencePanelTest(LearningTestCase):
             job.wait(60.0)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
 
+    def test_a_result_stays_with_a_ct_that_is_moved_meanwhile_or_is_refused(self) -> None:
+        from LungSegmentationScene.Jobs import JobError
+
+        ct, _labels = self.loadCase(0)
+        job = self.logic.segment(ct, self.model(), wait=False, device="cpu")
+        self.waitUntil(lambda: job.state == "running")
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        ct.SetAndObserveTransformNodeID(transform.GetID())
+        job.wait(60.0)
+        self.assertIs(job.nodes[0].GetParentTransformNode(), transform)
+        ct.SetAndObserveTransformNodeID(None)
+        job = self.logic.segment(ct, self.model(), wait=False, device="cpu")
+        self.waitUntil(lambda: job.state == "running")
+        ct.SetOrigin(*(value + 5.0 for value in ct.GetOrigin()))
+        with self.assertRaisesRegex(JobError, "was moved"):
+            job.wait(60.0)
+        self.assertEqual(job.nodes, [])
+
     def test_apply_makes_a_segmentation_beside_the_ct_that_survives_saving_the_scene(self) -> None:
         from LungSegmentationScene import Hierarchy, Inference
 
