@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from LungSegmentationScene import Import, Patients, Views
+from LungSegmentationScene import Hierarchy, Import, Patients, Views
 from LungSegmentationScene.Errors import SceneError
 from LungSegmentationScene.Import import ImportedPatient
 from LungSegmentationScene.Jobs import FINISHED, SceneJob, findJob
@@ -365,7 +365,7 @@ class ImportPanel(Panel):
         job.start()
 
     def _onLoadEnded(self, job: Import.ExtractJob) -> None:
-        if job.imported is not None:
+        if job.imported is not None and Hierarchy.isInScene(job.imported.volumeNode):
             self._onLoaded(job.imported)
         self._onEnded(self.loadBar, job)
 

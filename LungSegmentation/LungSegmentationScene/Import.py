@@ -152,7 +152,7 @@ def takeOver(folder: Path) -> Generator[object, object, ImportedPatient]:
     Raises
     ------
     SceneError
-        If a file is missing or damaged; nothing is left in the scene then.
+        If a file is missing or damaged, or the scene is closed meanwhile; nothing is left in the scene then.
     """
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
@@ -175,8 +175,13 @@ def takeOver(folder: Path) -> Generator[object, object, ImportedPatient]:
         )
         yield
     except BaseException:  # also where it is stopped: all or nothing
-        slicer.mrmlScene.RemoveNode(volumeNode)
+        if Hierarchy.isInScene(volumeNode):
+            slicer.mrmlScene.RemoveNode(volumeNode)
         raise
+    if not Hierarchy.isInScene(volumeNode):
+        raise SceneError(
+            _("The scene was closed while {case} was loaded.").format(case=record["case"]), _("Load it again.")
+        )
     name = _("{case} structures").format(case=record["case"])
     segmentationNode = Segmentations.addRawSegments(raw, volumeNode, name) if raw is not None else None
     return ImportedPatient(record["case"], volumeNode, segmentationNode, record["rois"], record["warnings"])

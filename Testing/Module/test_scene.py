@@ -279,6 +279,22 @@ class SceneTest(ModuleTestCase):
             steps.close()
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode"), before, turns)
 
+    def test_a_scene_that_is_closed_while_a_patient_comes_in_stays_empty(self) -> None:
+        from LungSegmentationScene import Import
+        from LungSegmentationScene.Errors import SceneError
+
+        steps = Import.takeOver(extract(self.patientFolder(), self.folder / "extracted"))
+        value = None
+        while not slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"):
+            wanted = steps.send(value)
+            value = wanted() if wanted is not None else None
+        slicer.mrmlScene.Clear(False)
+        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode")
+        with self.assertRaisesRegex(SceneError, "was closed"):
+            steps.send(value)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLDisplayableNode"), before)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"), 0)
+
     def test_what_cannot_be_imported_is_said_in_a_sentence(self) -> None:
         from LungSegmentationScene.Errors import SceneError
 
