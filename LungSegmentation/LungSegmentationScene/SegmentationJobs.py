@@ -168,12 +168,7 @@ class SegmentationJob(TakingJob):
     def _place(self, case: Segmented, volume, raw: Segmentations.RawSegments) -> None:
         if not Hierarchy.isInScene(volume):
             raise _gone(case.name)
-        now = volumeLattice(volume)
-        place = Lattice(raw.toRas, now.extent).inFrameOf(now)
-        if place is None or place.extent != now.extent:
-            raise SceneError(
-                _("“{name}” was moved while it was segmented.").format(name=case.name), _("Segment it again.")
-            )
+        _refuseMoved(case.name, volume, raw)
         node = Segmentations.addRawSegments(raw, volume, resultName(volume.GetName(), self.model, case.marked))
         # What the CT was put under meanwhile moves the result with it.
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
@@ -246,6 +241,11 @@ class SequenceJob(SegmentationJob):
             self.progress = JobProgress("writing", number, len(self.frames), case.name)
             self._tell("onProgress", self)
             raw = yield partial(Segmentations.readRawSegments, case.file)
+            if Sequences.nodeAt(self.volumesNode, frame.value) is not frame.node:
+                raise SceneError(
+                    _("“{name}” was exchanged while it was segmented.").format(name=case.name), _("Segment it again.")
+                )
+            _refuseMoved(case.name, frame.node, raw)
             node = Segmentations.rawSegmentation(raw, resultName(case.name, self.model, case.marked))
             self._describe(node, case.marked, case.warnings)
             Segmentations.setReferenceGeometry(node, frame.node)
@@ -264,6 +264,14 @@ def _gone(name: str) -> SceneError:
     return SceneError(
         _("“{name}” is not in the scene any more.").format(name=name), _("Segment it again if it is needed.")
     )
+
+
+def _refuseMoved(name: str, volume, raw: Segmentations.RawSegments) -> None:
+    """Refuse a result whose CT does not lie any more where it lay."""
+    now = volumeLattice(volume)
+    place = Lattice(raw.toRas, now.extent).inFrameOf(now)
+    if place is None or place.extent != now.extent:
+        raise SceneError(_("“{name}” was moved while it was segmented.").format(name=name), _("Segment it again."))
 
 
 def _written(nodes: dict[str, object], folder: Path) -> Generator:

@@ -65,6 +65,11 @@ def frames(sequenceNode) -> list[Frame]:
     return found
 
 
+def nodeAt(sequenceNode, value: str):
+    """Return the frame of an index value as it is now; None if there is none."""
+    return sequenceNode.GetDataNodeAtValue(value)
+
+
 def newLike(sequenceNode, name: str):
     """Return an empty sequence with the index of another one; it is not in the scene yet."""
     made = slicer.vtkMRMLSequenceNode()
@@ -107,5 +112,7 @@ def browseTogether(segmentations, volumes):
         shown.CreateDefaultDisplayNodes()
     if ct is not None:
         shown.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+        # What the CTs were put under meanwhile moves the results with them.
+        shown.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
         Hierarchy.placeBeside(shown, ct)
     return shown

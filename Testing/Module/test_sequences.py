@@ -102,6 +102,38 @@ class SequencesTest(LearningTestCase):
         self.assertIn("right lung", text)
         self.assertIn("3 frames", text)
 
+    def test_frames_that_were_moved_or_exchanged_meanwhile_get_no_result_in_the_wrong_place(self) -> None:
+        from LungSegmentationScene.Jobs import JobError
+
+        sequence, proxy = self.sequence()
+
+        def running():
+            job = self.logic.segment(sequence, self.model(), wait=False, device="cpu")
+            self.waitUntil(lambda: job.state == "running")
+            return job
+
+        job = running()
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        proxy.SetAndObserveTransformNodeID(transform.GetID())
+        job.wait(90.0)
+        self.assertIs(job.segmentationNode.GetParentTransformNode(), transform)
+        proxy.SetAndObserveTransformNodeID(None)
+
+        frame = sequence.GetNthDataNode(1)
+        job = running()
+        frame.SetOrigin(*(value + 5.0 for value in frame.GetOrigin()))
+        with self.assertRaisesRegex(JobError, "phase 30 %.*was moved"):
+            job.wait(90.0)
+        self.assertIsNone(job.sequenceNode)
+
+        job = running()
+        sequence.RemoveDataNodeAtValue("70")
+        sequence.SetDataNodeAtValue(self.volumes[0], "70")
+        with self.assertRaisesRegex(JobError, "phase 70 %.*was exchanged"):
+            job.wait(90.0)
+        self.assertIsNone(job.sequenceNode)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceNode")), 2)
+
     def test_what_is_drawn_into_a_frame_is_kept_and_a_saved_scene_brings_all_back(self) -> None:
         sequence, _proxy = self.sequence(browsed=False)
         result = self.logic.segment(sequence, self.model(), device="cpu")
