@@ -84,7 +84,7 @@ def main() -> None:
             VolumeFiles.writeNrrd(Path(name) / "ct.nrrd", [data.array], data.lattice)
 
         remove = slicer.mrmlScene.RemoveNode
-        ours = best(lambda: Segmentations.loadSegmentation(file, ct, "result"), remove)
+        ours = best(lambda: Segmentations.addRawSegments(Segmentations.readRawSegments(file), ct, "result"), remove)
         other = best(one_by_one, remove)
         print(f"result file into the scene   {ours:.2f} s (bar {BAR_S:.1f} s)")
         print(f"structure by structure       {other:.2f} s, ratio {other / ours:.1f}")
