@@ -54,7 +54,11 @@ class BackgroundCall:
         self._timer.connect("timeout()", self._look)
         _pending.add(self)
         # The start of threading.Thread waits until the thread runs: tenths of a second where processors are busy.
-        _thread.start_new_thread(self._run, ())
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:  # no thread to be had
+            self._error = error
+            self._ended.set()
         self._timer.start()
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import unittest
+from unittest import mock
 
 from ModuleTestCase import ModuleTestCase
 
@@ -35,6 +36,17 @@ class TurnsTest(ModuleTestCase):
         self.assertIsNone(error)
         self.assertEqual(number, 7)
         self.assertNotEqual(ident, threading.get_ident())
+
+    def test_where_no_thread_is_to_be_had_that_is_the_error_and_nobody_waits_for_ever(self) -> None:
+        from LungSegmentationScene import Background
+
+        told = []
+        with mock.patch.object(Background._thread, "start_new_thread", side_effect=RuntimeError("no thread")):
+            call = Background.BackgroundCall(lambda: 7, lambda *values: told.append(values))
+        call.finishNow()
+        ((value, error),) = told
+        self.assertIsNone(value)
+        self.assertEqual(str(error), "no thread")
 
     def test_an_error_of_the_steps_is_told(self) -> None:
         def steps():
