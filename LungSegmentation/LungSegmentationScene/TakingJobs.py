@@ -36,6 +36,8 @@ class TakingJob(SceneJob):
         if self._taking is not None:
             self._taking.stop()
 
+    # What comes into the scene, and how, is what each subclass is for; this base is never used alone.
+
     def _takeOver(self) -> Generator:
         """Return steps for :class:`InTurns` that bring the results into the scene; those left undone are undone."""
         raise NotImplementedError

@@ -243,7 +243,7 @@ def _without_predictions(patient: Patient, rule: str) -> tuple[Patient, list[Ski
     paths = {file.path for file in ours}
     links = tuple(link for link in patient.links if link.rtstruct.path not in paths)
     others = tuple(file for file in patient.rtstructs if file.path not in paths)
-    why = "a prediction of this software, not a person's contours; --rtstruct with its label takes it all the same"
+    why = "a prediction of this software, not a person's contours; convert takes it only if --rtstruct gives its label"
     skipped = [Skipped(patient.patient_id, file.sop_instance_uid, _describe(file), why) for file in ours]
     return replace(patient, links=links, rtstructs=others), skipped
 

@@ -164,12 +164,11 @@ def find_references(
 
 
 def _without_predictions(patient: Patient, place: Path | None) -> Patient:
-    """Return a patient without the contours that are predictions: they would be compared with themselves."""
-    ours = {
-        file.path
-        for file in patient.rtstructs
-        if (place is not None and file.path.resolve().is_relative_to(place)) or record_beside(file.path) is not None
-    }
+    """Return a patient without the contours that are to be compared: they would be compared with themselves.
+
+    Other predictions of this software are left out where cases are chosen.
+    """
+    ours = {file.path for file in patient.rtstructs if place and file.path.resolve().is_relative_to(place)}
     return replace(
         patient,
         rtstructs=tuple(file for file in patient.rtstructs if file.path not in ours),

@@ -306,7 +306,7 @@ class Trainer(Generic[B]):
             self.processes.end_together(problem)
         except CancelledError:
             raise
-        except Exception:
+        except Exception:  # whatever failed in whichever process: what was learned is saved, and it is raised on
             with contextlib.suppress(LungSegError, OSError):  # the disk may be what failed
                 self._save()
             raise

@@ -126,7 +126,7 @@ def main(seed: int, count: int) -> None:
                 named = str(path) in str(error) and bool(error.message)
                 outcomes["unnamed"] += not named
                 outcomes[type(error).__name__] += 1
-            except BaseException:
+            except BaseException:  # also running out of memory: says which mutation it was, and is raised on
                 print(f"mutation {number} of seed {seed}", file=sys.stderr)
                 raise
     print(json.dumps({"outcomes": outcomes, "peak": _peak_memory()}))
